@@ -1,0 +1,179 @@
+"""What a homework is worth: its problems, their points, and how each is judged."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dulcourse.errors import UsageError, unknown
+
+__all__ = ["Item", "Model", "Probe", "Problem", "Rubric", "Sampler", "Tier", "Written", "load_rubric"]
+
+Arrays = dict[str, np.ndarray]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Probe(_Frozen):
+    """A student's function, called behind the wall on inputs drawn outside, compared outside with the reference.
+
+    `draw(generator)` returns the arguments by name; `reference(**arguments)` the expected array, or a tuple of arrays.
+    All `draws` must agree within `atol + rtol * abs(expected)`; integer and boolean answers must be equal.
+    """
+
+    kind: Literal["probe"] = "probe"
+    function: str
+    draw: Callable[[np.random.Generator], Arrays]
+    reference: Callable[..., Any]
+    points: float
+    atol: float = 1e-6
+    rtol: float = 1e-5
+    draws: int = 5
+    hint: str = ""  # the one thing to look at next, shown when the values differ
+
+    @property
+    def id(self) -> str:
+        return f"function:{self.function}"
+
+
+class Model(_Frozen):
+    """A model handed in by `handin.trained(name, …)`, scored in bits/dim on images nobody has seen.
+
+    Points fall linearly from all at `full` to none at `none`; both are bits/dim of *excess over the reference* on the
+    same images (rule 6). `full` and `none` are per tier, so are `images` (how many fresh images are asked about).
+    """
+
+    kind: Literal["model"] = "model"
+    name: str
+    family: Literal["autoregressive"] = "autoregressive"
+    data: str  # a name for dulcourse.data.load
+    options: dict[str, Any] = {}  # its options, such as size and levels
+    shape: tuple[int, ...]  # (C, H, W)
+    levels: int
+    order: tuple[int, ...] | None = None  # the ordering the homework asks for; None: any
+    reference: str  # "package.module:function" building the untrained reference, for its saved weights
+    points: float
+
+    @property
+    def id(self) -> str:
+        return f"model:{self.name}"
+
+
+class Sampler(_Frozen):
+    """Samples of a handed-in model, judged by its own conditionals, by the reference, and for copies."""
+
+    kind: Literal["sampler"] = "sampler"
+    model: str
+    points: float
+    n: int = 256
+
+    @property
+    def id(self) -> str:
+        return f"sampler:{self.model}"
+
+
+class Written(_Frozen):
+    """A question answered in words and graded by hand; `cell` is its grade_id."""
+
+    kind: Literal["written"] = "written"
+    cell: str
+    points: float
+
+    @property
+    def id(self) -> str:
+        return f"written:{self.cell}"
+
+
+Item = Annotated[Probe | Model | Sampler | Written, Field(discriminator="kind")]
+
+
+class Problem(_Frozen):
+    name: str
+    title: str
+    items: tuple[Item, ...]
+    withheld: tuple[str, ...] = ()  # modules of dulcourse that answer this problem; importing one forfeits it
+
+    @property
+    def points(self) -> float:
+        return sum(item.points for item in self.items)
+
+
+class Threshold(_Frozen):
+    """Excess bits/dim over the reference: all points at `full` or below, none at `none` or above."""
+
+    full: float
+    none: float
+    images: int = 2048
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if not self.full < self.none:
+            raise ValueError(f"full ({self.full}) must be smaller than none ({self.none}): fewer bits are better")
+        return self
+
+
+class Tier(_Frozen):
+    """How big a run is: `seconds` of wall clock for a whole submission, and each model's thresholds."""
+
+    seconds: float
+    memory_gib: float = 4.0
+    thresholds: dict[str, Threshold]
+
+
+class Rubric(_Frozen):
+    """One homework. `folder` holds its source, its reference weights and this rubric."""
+
+    name: str
+    title: str
+    problems: tuple[Problem, ...]
+    tiers: dict[str, Tier]
+    folder: Path
+
+    @property
+    def withheld(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(module for problem in self.problems for module in problem.withheld))
+
+    @property
+    def points(self) -> float:
+        return sum(problem.points for problem in self.problems)
+
+    def problem(self, name: str) -> Problem:
+        for problem in self.problems:
+            if problem.name == name:
+                return problem
+        raise unknown("problem", name, [problem.name for problem in self.problems])
+
+    def tier(self, name: str) -> Tier:
+        if name not in self.tiers:
+            raise unknown("tier", name, list(self.tiers))
+        return self.tiers[name]
+
+    @model_validator(mode="after")
+    def _whole(self):
+        models = {item.name for problem in self.problems for item in problem.items if item.kind == "model"}
+        for name, tier in self.tiers.items():
+            if set(tier.thresholds) != models:
+                raise ValueError(f"tier {name!r} has thresholds for {sorted(tier.thresholds)}, models are {sorted(models)}")
+        ids = [item.id for problem in self.problems for item in problem.items]
+        if len(ids) != len(set(ids)):
+            raise ValueError(f"two items have the same id among {ids}")
+        return self
+
+
+def load_rubric(assignment: str, solutions: Path) -> Rubric:
+    """The rubric of one assignment: the name `rubric` in `solutions/<assignment>/rubric.py`."""
+    path = solutions / assignment / "rubric.py"
+    if not path.is_file():
+        known = sorted(p.parent.name for p in solutions.glob("*/rubric.py"))
+        if not known:
+            raise UsageError(f"no assignments in {str(solutions)!r}: expected <assignment>/rubric.py; run from the course's folder or pass --solutions.")
+        raise unknown("assignment", assignment, known)
+    spec = importlib.util.spec_from_file_location(f"rubric_{assignment}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.rubric
