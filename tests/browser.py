@@ -89,8 +89,8 @@ STICKING_OUT = """() => {
 def browser() -> Iterator[object]:
     """One Chromium for a module's page tests, which are skipped, with the reason, where there is none.
 
-    Not for the whole session: playwright holds this thread's event loop while it is open, and Jupyter's client,
-    used by other modules, could not start its own.
+    Not for the whole session: playwright holds this thread's event loop while it is open, and then Jupyter's
+    client, used by other modules, could not start its own.
     """
     playwright = pytest.importorskip("playwright.sync_api")
     executable = chromium()
@@ -104,7 +104,7 @@ def browser() -> Iterator[object]:
 
 @pytest.fixture
 def open_page(browser) -> Iterator[Callable[..., OpenPage]]:
-    """`open_page(path, width=1200, height=900, scheme="light", script=True)` opens a local file, and waits."""
+    """`open_page(path, width=1200, height=900, scheme="light", script=True)` opens a local file."""
     contexts = []
 
     def opened(
