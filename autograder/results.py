@@ -11,7 +11,17 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from dulcourse.errors import InfrastructureError
 
-__all__ = ["SCHEMA_VERSION", "CellError", "ItemResult", "Measurement", "Receipt", "SubmissionResult", "Verdict", "write_atomically"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "CellError",
+    "ItemResult",
+    "Measurement",
+    "Receipt",
+    "SubmissionResult",
+    "Verdict",
+    "read_result",
+    "write_atomically",
+]
 
 SCHEMA_VERSION = 1
 
@@ -54,8 +64,8 @@ class Measurement(_Schema):
     difference_standard_error: FiniteFloat
     images: int
     failures: int  # answers that were charged log2(levels) because they could not be used
-    claimed_bits_per_dim: float | None = None  # what the notebook says of itself; None: nothing
-    own_bits_per_dim: float | None = None  # −log2 of the model's own log_prob on the same images
+    claimed_bits_per_dim: FiniteFloat | None = None  # what the notebook says of itself; None: nothing
+    own_bits_per_dim: FiniteFloat | None = None  # −log2 of the model's own log_prob on the same images
 
 
 class ItemResult(_Schema):
@@ -74,6 +84,7 @@ class ItemResult(_Schema):
 class Receipt(_Schema):
     """What the score is a function of: equal receipts, equal scores."""
 
+    submitted: str  # sha256 of the file as it was handed in
     notebook: str  # sha256 of the rebuilt notebook
     rubric: str  # sha256 of rubric, release and reference weights
     library: str  # sha256 of dulcourse and autograder
@@ -98,6 +109,7 @@ class SubmissionResult(_Schema):
     seconds: FiniteFloat
     items: list[ItemResult]
     errors: list[CellError] = []
+    notes: list[str] = []  # what was put right when the notebook was rebuilt upon the release
     receipt: Receipt | None = None
 
 
@@ -120,7 +132,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise InfrastructureError(f"cannot write {str(path)!r}: {error.strerror}; free some space or choose another --out, then run again (finished submissions are kept).") from error
+        raise InfrastructureError(
+            f"cannot write {str(path)!r}: {error.strerror}; free some space or choose another --out, "
+            "then run again (finished submissions are kept)."
+        ) from error
 
 
 def read_result(path: Path) -> SubmissionResult | None:

@@ -1,8 +1,11 @@
 """What a homework is worth: its problems, their points, and how each is judged."""
 
 import importlib.util
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,7 +13,20 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dulcourse.errors import UsageError, unknown
 
-__all__ = ["Item", "Model", "Probe", "Problem", "Rubric", "Sampler", "Tier", "Written", "load_rubric"]
+__all__ = [
+    "Item",
+    "Model",
+    "Probe",
+    "Problem",
+    "Rubric",
+    "Sampler",
+    "Threshold",
+    "Tier",
+    "Written",
+    "calibrated_full",
+    "load_module",
+    "load_rubric",
+]
 
 Arrays = dict[str, np.ndarray]
 
@@ -46,6 +62,8 @@ class Model(_Frozen):
 
     Points fall linearly from all at `full` to none at `none`; both are bits/dim of *excess over the reference* on the
     same images (rule 6). `full` and `none` are per tier, so are `images` (how many fresh images are asked about).
+    The reference is built and trained by two functions of `reference.py` beside the rubric; `autograder calibrate`
+    saves its weights as `reference/<name>-<tier>.safetensors` and the spread over seeds in `calibration.json`.
     """
 
     kind: Literal["model"] = "model"
@@ -56,7 +74,7 @@ class Model(_Frozen):
     shape: tuple[int, ...]  # (C, H, W)
     levels: int
     order: tuple[int, ...] | None = None  # the ordering the homework asks for; None: any
-    reference: str  # "package.module:function" building the untrained reference, for its saved weights
+    reference: str  # `<reference>(seed, tier)` and `build_<reference>(tier)` in the rubric's reference.py
     points: float
 
     @property
@@ -113,7 +131,9 @@ class Threshold(_Frozen):
     @model_validator(mode="after")
     def _ordered(self):
         if not self.full < self.none:
-            raise ValueError(f"full ({self.full}) must be smaller than none ({self.none}): fewer bits are better")
+            raise ValueError(
+                f"full ({self.full}) must be smaller than none ({self.none}): fewer bits are better"
+            )
         return self
 
 
@@ -142,6 +162,11 @@ class Rubric(_Frozen):
     def points(self) -> float:
         return sum(problem.points for problem in self.problems)
 
+    @property
+    def items(self) -> tuple[tuple[Problem, Item], ...]:
+        """Every line of the rubric with its problem, in order."""
+        return tuple((problem, item) for problem in self.problems for item in problem.items)
+
     def problem(self, name: str) -> Problem:
         for problem in self.problems:
             if problem.name == name:
@@ -158,7 +183,8 @@ class Rubric(_Frozen):
         models = {item.name for problem in self.problems for item in problem.items if item.kind == "model"}
         for name, tier in self.tiers.items():
             if set(tier.thresholds) != models:
-                raise ValueError(f"tier {name!r} has thresholds for {sorted(tier.thresholds)}, models are {sorted(models)}")
+                asked = f"tier {name!r} has thresholds for {sorted(tier.thresholds)}"
+                raise ValueError(f"{asked}, models are {sorted(models)}")
         ids = [item.id for problem in self.problems for item in problem.items]
         if len(ids) != len(set(ids)):
             raise ValueError(f"two items have the same id among {ids}")
@@ -171,9 +197,31 @@ def load_rubric(assignment: str, solutions: Path) -> Rubric:
     if not path.is_file():
         known = sorted(p.parent.name for p in solutions.glob("*/rubric.py"))
         if not known:
-            raise UsageError(f"no assignments in {str(solutions)!r}: expected <assignment>/rubric.py; run from the course's folder or pass --solutions.")
+            raise UsageError(
+                f"no assignments in {str(solutions)!r}: expected <assignment>/rubric.py there; "
+                "run the command in the course's folder, or pass --course."
+            )
         raise unknown("assignment", assignment, known)
-    spec = importlib.util.spec_from_file_location(f"rubric_{assignment}", path)
+    return load_module(path).rubric
+
+
+def load_module(path: Path) -> ModuleType:
+    """A Python file that lies beside the rubric, run under a name of its own (solutions are no package)."""
+    name = f"{path.stem}_of_{path.parent.name}"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.rubric
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def calibrated_full(folder: Path, model: str, tier: str, *, otherwise: float) -> float:
+    """The threshold `full` that `autograder calibrate` measured: mean + 2 standard deviations over seeds."""
+    path = folder / "reference" / "calibration.json"
+    if not path.is_file():
+        return otherwise
+    return json.loads(path.read_text())["models"].get(model, {}).get(tier, {}).get("full", otherwise)
