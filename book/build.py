@@ -1,7 +1,7 @@
 """Build the book into `_build/html`: run the chapters side by side, then let Jupyter Book lay out the pages.
 
-A chapter is run again when its code changed, and all of them when the library or the lock file did. The pages are
-always laid out anew and every warning is an error, so a book that builds is a book that is whole.
+A chapter is run again when its code changed, and all of them when the library or the lock file did. The pages
+are always laid out anew and every warning is an error, so a book that builds is a book that is whole.
 
     python book/build.py                  # build what changed
     python book/build.py --fresh          # run every chapter again
@@ -84,7 +84,7 @@ def cpu() -> float:
 
 
 def run_all(jobs: int, times: bool) -> None:
-    """Run the chapters, `jobs` at a time. A failure is reported once more, in full, while the pages are laid out."""
+    """Run the chapters, `jobs` at a time. A failure is reported in full while the pages are laid out."""
     pages = list(chapters())
     get_cache(CACHE).list_cache_records()  # creates the tables before anyone shares them
     fork = multiprocessing.get_context("fork")  # the imports above take seconds: once is enough
