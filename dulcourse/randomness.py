@@ -1,14 +1,17 @@
 """Random numbers by name: every draw is a pure function of a key and of labels that say what it is for.
 
-A counter or a global seed would make image 7 depend on whether image 6 was drawn. Here each thing has its own stream,
-so that any of it can be drawn again alone, in any order, on any machine.
+A counter or a global seed would make image 7 depend on whether image 6 was drawn. Here each thing has its own
+stream, so that any of it can be drawn again alone, in any order, on any machine.
 """
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 
-__all__ = ["KEY_BYTES", "derive", "generator"]
+from dulcourse.errors import UsageError
+
+__all__ = ["KEY_BYTES", "derive", "generator", "uniforms"]
 
 Label = str | bytes | int
 
@@ -26,11 +29,20 @@ def generator(key: bytes, *labels: Label) -> np.random.Generator:
 
 
 def derive(key: bytes, *labels: Label) -> bytes:
-    """A key of 16 bytes for one purpose. It tells nothing about `key`, nor about `generator(key, *labels)`."""
+    """A key of 16 bytes for one purpose; it tells nothing about `key` or `generator(key, *labels)`."""
     return _digest(b"derive", key, labels)
 
 
+def uniforms(key: bytes, indices: Iterable[int], count: int) -> np.ndarray:
+    """float64 `[n, count]` in [0, 1): row i is the start of `generator(key, indices[i])`, whatever the others are."""
+    return np.stack([generator(key, index).random(count) for index in indices])
+
+
 def _digest(purpose: bytes, key: bytes, labels: tuple[Label, ...]) -> bytes:
+    if not 1 <= len(key) <= hashlib.blake2b.MAX_KEY_SIZE:
+        raise UsageError(
+            f"a key has 1 to 64 bytes, got {len(key)}: make one with referee.secret.new_secret()."
+        )
     state = hashlib.blake2b(key=key, person=purpose, digest_size=KEY_BYTES)
     for label in labels:
         state.update(_encode(label))
@@ -38,7 +50,7 @@ def _digest(purpose: bytes, key: bytes, labels: tuple[Label, ...]) -> bytes:
 
 
 def _encode(label: Label) -> bytes:
-    """Kind, length and content, so that no two lists of labels are the same bytes: ("ab",) is not ("a", "b")."""
+    """Kind, length and content, so that ("ab",) and ("a", "b") are not the same bytes."""
     if isinstance(label, str):
         kind, content = b"s", label.encode()
     elif isinstance(label, bytes):
