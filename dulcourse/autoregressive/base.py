@@ -1,0 +1,150 @@
+"""What every autoregressive model shares: give it `logits`, and it has `log_prob` and `sample`."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor, nn
+
+from dulcourse import likelihood
+from dulcourse.autoregressive import orders
+from dulcourse.errors import UsageError
+
+__all__ = ["AutoregressiveModel", "evaluating", "inverse_cdf"]
+
+
+class AutoregressiveModel(nn.Module):
+    r"""log p(x) = Σ_t log p(x_{o(t)} | x_{o(0)}, …, x_{o(t−1)}), with o = `order`.
+
+    A subclass supplies `logits`; everything else is derived. It may override `log_prob` where the logits
+    need not be materialised, and `from_noise` where sampling can cost less than D forward passes; both must
+    agree with those here.
+
+    Arguments:
+        shape: (C, H, W) of one image; D = C·H·W symbols. A single number has shape (1, 1, 1).
+        levels: L; every symbol is one of 0 … L − 1.
+        order: int64 [D]; order[t] indexes x.flatten(1). Raster when not given.
+
+    Buffers: `order` and its inverse `rank`, part of the state, fixed before any data is seen.
+    """
+
+    order: Tensor
+    rank: Tensor
+
+    def __init__(self, shape: tuple[int, int, int], levels: int, order: Int64[Tensor, " dims"] | None = None):
+        super().__init__()
+        self.shape, self.levels, self.dims = _shape(shape), _levels(levels), math.prod(shape)
+        order = orders.raster(self.shape) if order is None else order.clone()
+        self.register_buffer("order", _permutation(order, self.dims))
+        self.register_buffer("rank", orders.inverse(order))
+
+    def logits(
+        self, x: Int64[Tensor, "batch C H W"], y: Int64[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, "batch levels C H W"]:
+        """Unnormalised log p(x_i = level | the symbols before i in the order), for all i at once.
+
+        `cross_entropy(logits, x)` is the loss. The logits at i must not depend on x at i or at any later
+        position.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define logits(x, y).")
+
+    def forward(
+        self, x: Int64[Tensor, "batch C H W"], y: Int64[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, "batch levels C H W"]:
+        """The same as `logits`."""
+        return self.logits(x, y)
+
+    def log_prob(
+        self, x: Int64[Tensor, "batch C H W"], y: Int64[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, " batch"]:
+        """log p(x | y) in nats, one number an image."""
+        self.check(x)
+        return likelihood.log_prob(self.logits(x, y), x)
+
+    def sample(
+        self, n: int, y: Int64[Tensor, " batch"] | None = None, *, generator: torch.Generator
+    ) -> Int64[Tensor, "batch C H W"]:
+        """n images x ~ p(x | y): `from_noise` of `noise`, with dropout off and without gradients."""
+        with torch.no_grad(), evaluating(self):
+            return self.from_noise(self.noise(n, generator), y)
+
+    def noise(self, n: int, generator: torch.Generator) -> Float64[Tensor, "batch dims"]:
+        """u ~ U[0, 1) in float64, one a symbol: noise[:, t] decides the symbol generated t-th.
+
+        The noise is the whole randomness of a sample, so two samplers of one model can be compared draw by
+        draw.
+        """
+        u = torch.rand(n, self.dims, generator=generator, device=generator.device, dtype=torch.float64)
+        return u.to(self.order.device)
+
+    def from_noise(
+        self, noise: Float64[Tensor, "batch dims"], y: Int64[Tensor, " batch"] | None = None
+    ) -> Int64[Tensor, "batch C H W"]:
+        """x_{o(t)} = inverse CDF of p(· | x_{o(<t)}) at noise[:, t], by the naive loop: D forward passes."""
+        x = torch.zeros(len(noise), self.dims, dtype=torch.int64, device=noise.device)
+        for t, i in enumerate(self.order.tolist()):
+            logits = self.logits(x.unflatten(1, self.shape), y)
+            x[:, i] = inverse_cdf(logits.flatten(2)[:, :, i], noise[:, t])
+        return x.unflatten(1, self.shape)
+
+    def check(self, x: Tensor) -> None:
+        """Refuse images that are not int64 `[batch, C, H, W]` with values in 0 … levels − 1."""
+        if x.dtype != torch.int64:
+            raise UsageError(
+                f"x has dtype {x.dtype}, expected torch.int64 levels: pass the integers, unscaled."
+            )
+        if tuple(x.shape[1:]) != self.shape or x.ndim != 4:
+            expected = ", ".join(map(str, ("batch", *self.shape)))
+            raise UsageError(
+                f"x has shape {list(x.shape)}, expected [{expected}]: "
+                f"this {type(self).__name__} was built for images of shape {self.shape}."
+            )
+        likelihood.check_symbols(x, self.levels)
+
+
+def inverse_cdf(
+    logits: Float[Tensor, "batch levels"], u: Float64[Tensor, " batch"]
+) -> Int64[Tensor, " batch"]:
+    r"""min {k : Σ_{j≤k} p_j > u·Σ_j p_j}, with p = softmax(logits) in float64.
+
+    The total is one up to rounding; multiplying u by it makes sure that a level of probability zero is
+    never drawn.
+    """
+    cdf = torch.softmax(logits.double(), dim=1).cumsum(1)
+    return torch.searchsorted(cdf, (u * cdf[:, -1]).unsqueeze(1), right=True).squeeze(1)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode (dropout off) inside the block; afterwards the mode it had."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    if len(shape) != 3 or min(shape) < 1:
+        raise UsageError(f"shape is {tuple(shape)}, expected (channels, height, width), each at least 1.")
+    return tuple(int(s) for s in shape)
+
+
+def _levels(levels: int) -> int:
+    if levels < 2:
+        raise UsageError(
+            f"levels is {levels}, expected at least 2: with one level there is nothing to model."
+        )
+    return levels
+
+
+def _permutation(order: Tensor, dims: int) -> Tensor:
+    if order.shape != (dims,) or not torch.equal(order.sort().values.cpu(), torch.arange(dims)):
+        raise UsageError(
+            f"order (shape {list(order.shape)}) is not a permutation of 0 … {dims - 1}: "
+            "every position of the image must appear in it exactly once."
+        )
+    return order

@@ -1,0 +1,156 @@
+"""MADE: a fully connected network whose masks make output i see exactly the symbols before i."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor, nn
+
+from dulcourse.autoregressive.base import AutoregressiveModel, inverse_cdf
+from dulcourse.errors import UsageError
+
+__all__ = ["MADE", "MaskedLinear", "mask"]
+
+
+def mask(
+    in_degrees: Int64[Tensor, " inputs"], out_degrees: Int64[Tensor, " outputs"], strict: bool
+) -> Bool[Tensor, "outputs inputs"]:
+    """M[j, i] = d(j) ≥ d(i), or d(j) > d(i) where strict: may unit j see unit i?
+
+    The symbol generated t-th has degree t + 1, and so has its output; a hidden unit of degree m may know
+    the symbols of degrees up to m. One strict layer on every path from an input to an output keeps x_i out
+    of its own prediction.
+    """
+    compare = torch.gt if strict else torch.ge
+    return compare(out_degrees[:, None], in_degrees[None, :])
+
+
+class MaskedLinear(nn.Module):
+    """z = (M ⊙ W) h + b. The mask multiplies the weights anew in each pass and never changes them.
+
+    Arguments:
+        mask: M, bool [outputs, inputs].
+        generator: for the first weights, uniform in ±1/√(inputs a unit may see); torch's own when not given.
+    """
+
+    mask: Tensor
+
+    def __init__(self, mask: Bool[Tensor, "outputs inputs"], generator: torch.Generator | None = None):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(mask.shape))
+        self.bias = nn.Parameter(torch.zeros(mask.shape[0]))
+        self.register_buffer("mask", mask, persistent=False)
+        bound = mask.sum(1, keepdim=True).clamp(min=1).rsqrt()
+        with torch.no_grad():
+            self.weight.uniform_(-1, 1, generator=generator).mul_(bound)
+
+    def forward(self, h: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
+        """(M ⊙ W) h + b."""
+        return F.linear(h, self.weight * self.mask, self.bias)
+
+    def rows(
+        self, h: Float[Tensor, "batch inputs"], units: slice, inputs: int
+    ) -> Float[Tensor, "batch units"]:
+        """Only these units, which see exactly the first `inputs` inputs: no mask needed."""
+        return F.linear(h[:, :inputs], self.weight[units, :inputs], self.bias[units])
+
+
+class MADE(AutoregressiveModel):
+    r"""h₁ = relu(W₁x + b₁), h_{l+1} = relu(W_{l+1}h_l + b_{l+1}), logits = Vh + Ax + c; W, V, A masked.
+
+    Everything inside happens in generation order: the symbols are permuted by `order` on the way in and the
+    outputs by `rank` on the way out, so the masks do not depend on the order. Degrees: symbol and output t
+    have t + 1; hidden units have 1 … D − 1, sorted and spread evenly. W are non-strict, V and the direct
+    connections A are strict; because of A each output sees every earlier symbol even where hidden layers
+    are narrower than D.
+
+    Each conditional is a softmax, hence proper, and so is their product: Σ_x p(x) = 1 by construction.
+
+    Arguments:
+        shape, levels, order: as for every autoregressive model.
+        hidden: widths of the hidden layers, as many as you like.
+        dropout: probability with which a hidden unit is dropped in training.
+        generator: for the first weights; torch's own when not given.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        levels: int,
+        order: Int64[Tensor, " dims"] | None = None,
+        hidden: Sequence[int] = (512,),
+        *,
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__(shape, levels, order)
+        if not all(width >= 1 for width in hidden):
+            raise UsageError(
+                f"hidden is {tuple(hidden)}, expected widths of at least 1; () means no hidden layer."
+            )
+        symbols = torch.arange(1, self.dims + 1).repeat_interleave(levels)
+        self._degrees = [self._spread(width) for width in hidden]
+        chain = [symbols, *self._degrees]
+        self.hidden = nn.ModuleList(
+            MaskedLinear(mask(a, b, strict=False), generator) for a, b in pairwise(chain)
+        )
+        self.output = MaskedLinear(mask(chain[-1], symbols, strict=True), generator) if hidden else None
+        self.direct = MaskedLinear(mask(symbols, symbols, strict=True), generator)
+        self.dropout = nn.Dropout(dropout)
+
+    def logits(
+        self, x: Int64[Tensor, "batch C H W"], y: Int64[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, "batch levels C H W"]:
+        """All D conditionals in one pass."""
+        symbols = self._code(x.flatten(1)[:, self.order])
+        z, h = self.direct(symbols), symbols
+        for layer in self.hidden:
+            h = self.dropout(F.relu(layer(h)))
+        if self.output is not None:
+            z = z + self.output(h)
+        z = z.unflatten(1, (self.dims, self.levels))[:, self.rank]
+        return z.movedim(2, 1).unflatten(2, self.shape)
+
+    def from_noise(
+        self, noise: Float64[Tensor, "batch dims"], y: Int64[Tensor, " batch"] | None = None
+    ) -> Int64[Tensor, "batch C H W"]:
+        """The naive loop's samples at the cost of one pass: each unit is computed once.
+
+
+        Before symbol t is drawn only the hidden units of degree t are new: those of lower degree are kept
+        from earlier, those of higher degree would have to see what is not drawn yet.
+        """
+        n, L = len(noise), self.levels
+        x = torch.zeros(n, self.dims, dtype=torch.int64, device=noise.device)
+        widths = (self.dims * L, *map(len, self._degrees))
+        layers = [self.direct.weight.new_zeros(n, width) for width in widths]
+        for t in range(self.dims):
+            known = self._advance(layers, t)
+            units = slice(t * L, (t + 1) * L)
+            z = self.direct.rows(layers[0], units, t * L)
+            if self.output is not None:
+                z = z + self.output.rows(layers[-1], units, known)
+            x[:, t] = inverse_cdf(z, noise[:, t])
+            layers[0][:, units] = self._code(x[:, t : t + 1])
+        return x[:, self.rank].unflatten(1, self.shape)
+
+    def _advance(self, layers: list[Tensor], t: int) -> int:
+        """Fill in the hidden units of degree t, layer by layer; how many of the last layer are known now."""
+        known = t * self.levels
+        for layer, degrees, (inputs, outputs) in zip(
+            self.hidden, self._degrees, pairwise(layers), strict=True
+        ):
+            first, last = torch.searchsorted(degrees, torch.tensor([t, t + 1])).tolist()
+            outputs[:, first:last] = F.relu(layer.rows(inputs, slice(first, last), known))
+            known = last
+        return known
+
+    def _code(self, symbols: Int64[Tensor, "batch n"]) -> Float[Tensor, "batch features"]:
+        """One-hot, each symbol's levels side by side."""
+        return F.one_hot(symbols, self.levels).flatten(1).to(self.direct.weight)
+
+    def _spread(self, width: int) -> Int64[Tensor, " width"]:
+        """Degrees 1 … D − 1, sorted and as even as the width allows."""
+        return 1 + torch.arange(width) * max(self.dims - 1, 1) // width
