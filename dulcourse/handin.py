@@ -1,0 +1,236 @@
+"""The student's door: hand in a trained model, claim a number, check a problem, pack for upload.
+
+    handin.begin("hw1_autoregressive")
+    model = handin.trained("made", build, train, example=data.x[:8])
+    handin.claim("made", 1.02)
+    handin.check("made")
+    handin.pack()
+
+Everything works in a plain Python process. Nothing here decides a score: the grader judges what it
+measures itself.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dulcourse.errors import UsageError
+
+__all__ = ["HandedIn", "Session", "begin", "claim", "registry", "session", "trained"]
+
+
+@dataclass
+class HandedIn:
+    """A model that was handed in, what the notebook says of it, and how it was trained."""
+
+    model: nn.Module
+    claim: float | None = None  # bits/dim
+    history: Any = None  # a `dulcourse.training.History`, or whatever `train` returned
+
+
+@dataclass
+class Session:
+    """Where and how models are handed in: `mode` is "train" or "replay" (build and load, never train)."""
+
+    mode: str = "train"
+    folder: Path = field(default_factory=lambda: Path("handin"))
+    assignment: str | None = None
+    graded: bool = False  # opened by the grader: a notebook's own `begin` leaves it alone
+
+
+session = Session()
+registry: dict[str, HandedIn] = {}
+
+
+def begin(assignment: str, *, mode: str | None = None, folder: str | Path | None = None) -> None:
+    """Say which homework this notebook is. A notebook names its assignment and nothing else.
+
+    Only the grader states a `mode`; its session stays, whatever the notebook says afterwards.
+    """
+    if mode not in (None, "train", "replay"):
+        raise UsageError(f"mode {mode!r} is neither 'train' nor 'replay'; leave it out in a notebook.")
+    if session.graded and mode is None:
+        return
+    session.mode = mode or "train"
+    session.folder = Path(folder or "handin")
+    session.assignment = assignment
+    session.graded = mode is not None
+
+
+def trained(
+    name: str,
+    build: Callable[[], nn.Module],
+    train: Callable[[nn.Module], Any],
+    *,
+    example: Int64[Tensor, "batch channels height width"],
+) -> nn.Module | None:
+    """Train a model once and hand it in: `build()` makes it, `train(model)` trains it in place.
+
+    The weights are saved, a second model is built and loaded, and both must answer `example` alike:
+    whatever is not in `state_dict` (an ordering, an average, "already initialised") would be lost on the
+    way to the grader. The *reloaded* model is registered and returned. A problem that is not solved yet
+    is said to be so, and gives None.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
+        raise UsageError(
+            f"the name {name!r} cannot be a file; use lower-case letters, digits and underscores."
+        )
+    path = session.folder / f"{name}.safetensors"
+    try:
+        model = build()
+        if session.mode == "replay":
+            return _replay(name, model, path, example)
+        history = train(model)
+    except NotImplementedError:
+        print(f"{name!r} is not solved yet (NotImplementedError); nothing was handed in.")
+        return None
+    _check_model(name, model, example)
+    _save(name, model, path)
+    reloaded = _reload(name, build, model, path)
+    _check_equal(name, model, reloaded, example)
+    registry[name] = HandedIn(reloaded, history=history)
+    return reloaded
+
+
+def claim(name: str, bits_per_dim: float) -> None:
+    """Say what the notebook measured of its own model, in bits/dim. The referee compares; it never
+    believes.
+    """
+    if name not in registry:
+        known = ", ".join(sorted(registry)) or "none yet"
+        print(f"No model {name!r} has been handed in (there is: {known}), so this claim is not recorded.")
+        return
+    registry[name].claim = float(bits_per_dim)
+
+
+def _replay(name: str, model: nn.Module, path: Path, example: Tensor) -> nn.Module | None:
+    if not path.is_file():
+        print(f"{name!r} was not handed in.")
+        return None
+    _load(name, model, path)
+    _check_model(name, model, example)
+    registry[name] = HandedIn(model.eval())
+    return registry[name].model
+
+
+def _save(name: str, model: nn.Module, path: Path) -> None:
+    """Write `state_dict` so that a reader sees the whole file or none. Shared tensors are written once
+    each.
+    """
+    state = model.state_dict()
+    for key, value in state.items():
+        if not isinstance(value, Tensor) or isinstance(value, nn.parameter.UninitializedTensorMixin):
+            raise UsageError(
+                f"{name!r} keeps {key!r} in its state_dict as a {type(value).__name__}; only tensors "
+                "can be saved: use self.register_buffer, and give lazy layers their sizes."
+            )
+    copies = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(copies, temporary)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _load(name: str, model: nn.Module, path: Path) -> None:
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        lines = str(error).strip().splitlines()
+        raise UsageError(
+            f"the saved weights of {name!r} do not fit what build() makes ({lines[-1].strip()}); "
+            "build() must make the same layers every time, and train() must not add or replace any."
+        ) from error
+
+
+def _reload(name: str, build: Callable[[], nn.Module], model: nn.Module, path: Path) -> nn.Module:
+    reloaded = build()
+    ours = {tensor.data_ptr() for tensor in model.state_dict().values() if tensor.numel()}
+    if any(tensor.data_ptr() in ours for tensor in reloaded.state_dict().values() if tensor.numel()):
+        raise UsageError(
+            f"build() for {name!r} returned tensors of the same model twice; it must make a new one."
+        )
+    _load(name, reloaded, path)
+    return reloaded.eval()
+
+
+def _check_model(name: str, model: nn.Module, example: Tensor) -> None:
+    """The attributes every autoregressive model has: `shape`, `levels`, `order` (a buffer), and `logits`."""
+    if not isinstance(model, nn.Module) or not callable(getattr(model, "logits", None)):
+        raise UsageError(f"{name!r} is a {type(model).__name__}; expected a torch module with logits(x).")
+    shape, levels = tuple(getattr(model, "shape", ())), getattr(model, "levels", None)
+    if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise UsageError(f"{name!r} has shape {shape!r}; expected self.shape = (channels, height, width).")
+    if not isinstance(levels, int) or levels < 2:
+        raise UsageError(f"{name!r} has levels {levels!r}; expected an integer, self.levels, of at least 2.")
+    if example.dtype != torch.int64 or tuple(example.shape[1:]) != shape:
+        got = f"{example.dtype} {tuple(example.shape[1:])}"
+        raise UsageError(f"the example images are {got}; {name!r} is for torch.int64 {shape}.")
+    if len(example) == 0 or example.min() < 0 or example.max() >= levels:
+        raise UsageError(f"the example must hold at least one image with values from 0 to {levels - 1}.")
+    _check_order(name, model)
+
+
+def _check_order(name: str, model: nn.Module) -> None:
+    dims = torch.Size(model.shape).numel()
+    state = model.state_dict()
+    if "order" not in state:
+        raise UsageError(
+            f"{name!r} has no buffer 'order'; derive from AutoregressiveModel, or call "
+            "self.register_buffer('order', …) with the index of the t-th generated symbol at t."
+        )
+    order = state["order"].cpu()
+    if order.dtype != torch.int64 or not torch.equal(order.sort().values, torch.arange(dims)):
+        raise UsageError(f"the buffer 'order' of {name!r} must hold each of 0 … {dims - 1} once, as int64.")
+    if "rank" in state and not torch.equal(order.argsort(), state["rank"].cpu()):
+        raise UsageError(
+            f"the buffer 'rank' of {name!r} is not the inverse of 'order': rank[order[t]] must be t "
+            "(rank = order.argsort())."
+        )
+
+
+def _check_equal(name: str, model: nn.Module, reloaded: nn.Module, example: Tensor) -> None:
+    """Trained and reloaded model answer alike, after a look at other images (state set by a first batch
+    shows).
+    """
+    others = model.levels - 1 - example
+    _logits(name, reloaded, others)
+    first, second = _logits(name, model.eval(), example), _logits(name, reloaded, example)
+    pairs = [("logits", first, second)]
+    pairs += [
+        (key, getattr(model, key), getattr(reloaded, key)) for key in ("order", "rank") if hasattr(model, key)
+    ]
+    for what, ours, theirs in pairs:
+        if not torch.allclose(ours.double().cpu(), theirs.double().cpu(), rtol=1e-5, atol=1e-5):
+            worst = (ours.double().cpu() - theirs.double().cpu()).abs().max().item()
+            raise UsageError(
+                f"{name!r} answers differently once saved and reloaded ({what} differ by up to {worst:.3g}): "
+                "part of its state is not in state_dict. Likely an ordering, a mask, a running average or a "
+                "flag such as 'initialised' kept as a plain attribute; use self.register_buffer."
+            )
+
+
+def _logits(name: str, model: nn.Module, x: Tensor) -> Tensor:
+    home = next((t.device for t in (*model.parameters(), *model.buffers())), x.device)
+    with torch.no_grad():
+        logits = model.logits(x.to(home))
+    expected = (len(x), model.levels, *model.shape)
+    if tuple(logits.shape) != expected:
+        raise UsageError(f"{name!r} gives logits of shape {tuple(logits.shape)}; expected {expected}.")
+    if not torch.isfinite(logits).all():
+        raise UsageError(
+            f"{name!r} gives logits that are not finite; look for log(0) and for a diverged training."
+        )
+    return logits
