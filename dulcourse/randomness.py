@@ -34,7 +34,7 @@ def derive(key: bytes, *labels: Label) -> bytes:
 
 
 def uniforms(key: bytes, indices: Iterable[int], count: int) -> np.ndarray:
-    """float64 `[n, count]` in [0, 1): row i is the start of `generator(key, indices[i])`, whatever the others are."""
+    """float64 `[n, count]` in [0, 1): row i is how `generator(key, indices[i])` begins, alone or among others."""
     return np.stack([generator(key, index).random(count) for index in indices])
 
 

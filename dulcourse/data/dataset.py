@@ -18,8 +18,8 @@ SPLITS = ("train", "validation", "test")
 class Dataset:
     """Events x of one split of a data set.
 
-    Discrete data is int64 `[n, C, H, W]` with values 0 … levels−1, whatever it shows, so that every discrete model
-    has one shape contract; continuous toys are float32 `[n, 2]` with `levels` None.
+    Discrete data is int64 `[n, C, H, W]` with values 0 … levels−1, whatever it shows, so that every discrete
+    model has one shape contract; continuous toys are float32 `[n, 2]` with `levels` None.
     """
 
     name: str
@@ -42,18 +42,18 @@ class Dataset:
         return prod(self.shape)
 
 
-def one_of(what: str, value: object, allowed: Sequence) -> object:
-    """`value` if it is allowed, else an error that lists what is."""
+def one_of(what: str, value: object, allowed: Sequence) -> None:
+    """An error that lists what is allowed, if `value` is not."""
     if value not in allowed:
-        known = ", ".join(map(repr, allowed))
-        raise UsageError(f"{what} {value!r} is not there: choose one of {known}.")
-    return value
+        raise UsageError(f"unknown {what} {value!r}: expected one of {', '.join(map(repr, allowed))}.")
 
 
 def positive(what: str, value: int) -> int:
     """`value` if it is a whole number of at least 1, else an error."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{what} {value!r} is not a number of events: give a whole number of at least 1.")
+        raise UsageError(
+            f"{what} is {value!r}: expected how many events to draw, a whole number of at least 1."
+        )
     return value
 
 
@@ -62,7 +62,7 @@ def indices_of(indices: Sequence[int]) -> list[int]:
     numbers = [int(index) for index in indices]
     for number in numbers:
         if number < 0:
-            raise UsageError(f"index {number} is negative: fresh events are numbered 0, 1, 2, …")
+            raise UsageError(f"index {number} is negative: expected indices from 0 on, such as range(100).")
     if not numbers:
-        raise UsageError("no indices were given: pass at least one, such as range(100).")
+        raise UsageError("indices are empty: expected at least one, such as range(100).")
     return numbers

@@ -18,7 +18,7 @@ def load(split: str, *, seed: int = 0, levels: int = 17) -> Dataset:
 
     With `levels=4` a value v of 0 … 16 becomes ⌊4v/17⌋.
     """
-    one_of("digits with levels", levels, LEVELS)
+    one_of("levels of digits", levels, LEVELS)
     images, labels = _scans()
     chosen = np.random.default_rng(seed).permutation(len(images))[_EDGES[split]]
     x = torch.from_numpy(images[chosen] * levels // 17).unsqueeze(1)

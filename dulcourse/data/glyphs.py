@@ -1,7 +1,8 @@
-"""Typeset digits, as many as anybody wants: matplotlib's fonts under random affine and elastic warps, with noise.
+"""Typeset digits without end: the fonts of matplotlib under random affine and elastic warps, with noise.
 
-Image i depends on (key, i, options) alone. Every step is exact arithmetic (one rounding an operation, sums of whole
-numbers, no library's sine or matrix product), so that another machine draws the same image bit for bit.
+Image i depends on (key, i, options) alone. Every step is arithmetic that is the same everywhere (one rounding
+an operation, sums of whole numbers, no library's sine or matrix product), so that another machine draws the
+same image bit for bit.
 """
 
 import hashlib
@@ -33,19 +34,19 @@ FONTS = (
 
 _CANVAS = 72  # template pixels along an edge; a digit is 64 high, the rest is an empty margin
 _HEIGHT = 64
-_FINE = 4  # sub-rows and sub-columns of a template pixel
+_FINE = 3  # sub-rows and sub-columns of a template pixel
 _INK = _FINE * _FINE  # the value of a template pixel that is all ink
 _WAVES = 3  # the elastic warp's highest frequency along each axis
-_SHAPE_DRAWS = 2 + 6 + 2 * _WAVES * _WAVES + 2  # class and font, affine, elastic, contrast
-_CHUNK = 1 << 19  # points warped at once: what stays in a processor's cache
+_DRAWS = (2, 6, 2 * _WAVES**2, 2)  # uniforms for class and font, affine, elastic, contrast; then the noise
+_CHUNK = 1 << 16  # points warped at once: what stays in a processor's cache
 
 
 def draw(
     indices: Sequence[int], *, key: bytes, split: str = "fresh", size: int = 8, levels: int = 4
 ) -> Dataset:
     """Glyphs `indices` under `key`; y is the digit."""
-    one_of("glyphs of size", size, sorted(SUPERSAMPLING))
-    one_of("glyphs with levels", levels, LEVELS)
+    one_of("size of glyphs", size, sorted(SUPERSAMPLING))
+    one_of("levels of glyphs", levels, LEVELS)
     batch = max(1, _CHUNK // (size * SUPERSAMPLING[size]) ** 2)
     parts = [_draw(key, indices[i : i + batch], size, levels) for i in range(0, len(indices), batch)]
     x, y = (torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True))
@@ -53,8 +54,8 @@ def draw(
 
 
 def _draw(key: bytes, indices: Sequence[int], size: int, levels: int) -> tuple[np.ndarray, np.ndarray]:
-    u = uniforms(key, indices, _SHAPE_DRAWS + size * size)
-    which, affine, elastic, contrast, noise = np.split(u, np.cumsum([2, 6, 2 * _WAVES**2, 2]), axis=1)
+    u = uniforms(key, indices, sum(_DRAWS) + size * size)
+    which, affine, elastic, contrast, noise = np.split(u, np.cumsum(_DRAWS), axis=1)
     digit = (which[:, 0] * 10).astype(np.int64)
     font = (which[:, 1] * len(FONTS)).astype(np.int64)
     coverage = _coverage(font * 10 + digit, *_warp(affine, elastic, size), size)
@@ -66,12 +67,13 @@ def _between(low: float, high: float, u: np.ndarray) -> np.ndarray:
 
 
 def _warp(affine: np.ndarray, elastic: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each point of the images' grid looks at its template: rows and columns `[n, P, P]`, centre (0, 0).
+    """Where each point (u, v) of an image looks at its template: rows and columns `[n, P, P]`.
 
-    (column, row) = A (u, v) + shift + Σ_ab c_ab sin(πa(u+1)/2) sin(πb(v+1)/2) with u, v in [−1, 1] over the image.
+    (column, row) = A ((u, v) − shift) + Σ_ab c_ab sin(πa(u+1)/2) sin(πb(v+1)/2), all coordinates from −1 to 1;
+    A scales, shears and rotates.
     """
     affine = affine[:, :, None, None]
-    wide, high = _between(1.0, 1.4, affine[:, 0]), _between(1.0, 1.3, affine[:, 1])
+    wide, high = _between(0.72, 1.1, affine[:, 0]), _between(1.0, 1.25, affine[:, 1])
     half = _between(-0.11, 0.11, affine[:, 2])  # tan(θ/2): sine and cosine without a library's rounding
     cos, sin = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
     shear = _between(-0.25, 0.25, affine[:, 3])
@@ -85,7 +87,7 @@ def _warp(affine: np.ndarray, elastic: np.ndarray, size: int) -> tuple[np.ndarra
 
 
 def _bend(u: np.ndarray, waves: np.ndarray) -> np.ndarray:
-    """Σ_ab c_ab wave_a(u) wave_b(v): slow waves are strong and fast ones weak, which is what makes it smooth."""
+    """Σ_ab c_ab wave_a(u) wave_b(v): slow waves are strong and fast ones weak, which makes it smooth."""
     strength = np.array([[0.2 / (a * a + b * b) for a in range(1, _WAVES + 1)] for b in range(1, _WAVES + 1)])
     c = (u.reshape(-1, _WAVES, _WAVES) * 2 - 1) * strength
     lines = sum(c[:, :, a, None] * waves[a] for a in range(_WAVES))  # [n, b, P]
@@ -94,7 +96,7 @@ def _bend(u: np.ndarray, waves: np.ndarray) -> np.ndarray:
 
 @cache
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The points' coordinates in [−1, 1] and the waves on them, rounded so that they are the same everywhere."""
+    """The points' coordinates in [−1, 1], and the waves there, rounded to bits that every library agrees on."""
     count = size * SUPERSAMPLING[size]
     points = (2 * np.arange(count) + 1 - count) / count
     waves = np.sin(np.pi / 2 * np.arange(1, _WAVES + 1)[:, None] * (points + 1))
@@ -102,30 +104,32 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _coverage(which: np.ndarray, row: np.ndarray, column: np.ndarray, size: int) -> np.ndarray:
-    """The share of ink in each pixel, the mean over its points: float64 `[n, size, size]` in [0, 1]."""
-    scale, middle = _CANVAS / 2, _CANVAS / 2
-    row, column = (np.clip(at * scale + middle, 0, _CANVAS - 1).astype(np.int32) for at in (row, column))
+    """The share of ink in each pixel, the mean over its points: float64 `[n, size, size]` in [0, 1].
+
+    Small images get more ink, or thin strokes would fade.
+    """
+    row, column = (np.clip((at + 1) * (_CANVAS / 2), 0, _CANVAS - 1).astype(np.int32) for at in (row, column))
     ink = templates().reshape(-1)[(which[:, None, None] * _CANVAS + row) * _CANVAS + column]
     points = SUPERSAMPLING[size]
-    ink = ink.reshape(len(ink), size, points, size, points)
-    return ink.sum(axis=(2, 4), dtype=np.int64) / (_INK * points * points)
+    ink = ink.reshape(len(ink), size, points, size, points).sum(axis=(2, 4), dtype=np.int64)
+    return np.minimum(1.0, ink * (1 + 4 / size) / (_INK * points * points))
 
 
 def _quantise(coverage: np.ndarray, contrast: np.ndarray, noise: np.ndarray, levels: int) -> np.ndarray:
-    """Levels of grey: paper and ink of random darkness, and noise with tails so heavy that no level is impossible.
+    """Levels of grey: paper and ink of random darkness, and noise with tails that leave no level impossible.
 
-    The noise is s·t/(1.02 − |t|) for uniform t in (−1, 1), much like a logistic draw but without a logarithm.
+    The noise is s·t/(1.02 − |t|) for uniform t in (−1, 1): like a logistic draw, but without a logarithm.
     """
-    paper = _between(0.0, 0.12, contrast[:, 0])[:, None, None]
+    paper = _between(0.0, 0.1, contrast[:, 0])[:, None, None]
     ink = _between(0.75, 1.0, contrast[:, 1])[:, None, None]
     t = noise * 2 - 1
-    grey = paper + (ink - paper) * coverage + 0.03 * t / (1.02 - np.abs(t))
+    grey = paper + (ink - paper) * coverage + 0.02 * t / (1.02 - np.abs(t))
     return np.clip(np.floor(grey * (levels - 1) + 0.5), 0, levels - 1).astype(np.int64)
 
 
 @cache
 def templates() -> np.ndarray:
-    """uint8 `[fonts * 10, canvas, canvas]`: each digit of each font, drawn once a process, 0 … 16 of ink."""
+    """uint8 `[fonts * 10, canvas, canvas]`: each digit of each font, drawn once a process, 0 … 9 of ink."""
     shapes = [_outline(font, digit) for font in _faces() for digit in "0123456789"]
     drawn = np.stack([_fill(shape) for shape in shapes])
     drawn.setflags(write=False)
@@ -145,8 +149,8 @@ def _faces() -> list:
     missing = [font for font in FONTS if not (folder / f"{font}.ttf").is_file()]
     if missing:
         raise InfrastructureError(
-            f"this matplotlib ({matplotlib.__version__}) has no font {missing[0]!r}, which glyphs are drawn with: "
-            "install it with pip, which brings its own fonts."
+            f"matplotlib {matplotlib.__version__} came without the font {missing[0]!r} that glyphs are drawn "
+            "with: install matplotlib with pip, which brings its fonts."
         )
     return [FT2Font(str(folder / f"{font}.ttf")) for font in FONTS]
 
@@ -167,18 +171,18 @@ def _outline(face, digit: str) -> list[np.ndarray]:
 
 
 def _fill(outlines: list[np.ndarray]) -> np.ndarray:
-    """Ink by the even-odd rule: a point is inside when a ray to its left crosses the outlines an odd number of times.
+    """Ink by the even-odd rule: a point is inside if a ray to its left crosses the outlines an odd number of times.
 
     Points are the centres of `_FINE` × `_FINE` cells in each template pixel.
     """
     side = _CANVAS * _FINE
     y = ((np.arange(side) + 0.5) / _FINE - _CANVAS / 2)[:, None]
-    crossings = np.zeros((side, side + 1), np.int64)
+    crossings = np.zeros((side, side + 1), np.uint8)
     for outline in outlines:
         (x0, y0), (x1, y1) = outline[:-1].T, outline[1:].T
         row, edge = np.nonzero((y0 <= y) != (y1 <= y))
         x = x0[edge] + (y[row, 0] - y0[edge]) / (y1 - y0)[edge] * (x1 - x0)[edge]
         column = np.ceil((x + _CANVAS / 2) * _FINE - 0.5).astype(np.int64)
         np.add.at(crossings, (row, np.clip(column, 0, side)), 1)
-    inside = np.cumsum(crossings, axis=1)[:, :side] % 2
-    return inside.reshape(_CANVAS, _FINE, _CANVAS, _FINE).sum(axis=(1, 3)).astype(np.uint8)
+    inside = np.cumsum(crossings, axis=1, dtype=np.uint8)[:, :side] % 2
+    return inside.reshape(_CANVAS, _FINE, _CANVAS, _FINE).sum(axis=(1, 3), dtype=np.uint8)

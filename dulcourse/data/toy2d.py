@@ -1,4 +1,4 @@
-"""Points of the plane in shapes that are hard for a Gaussian: moons, spirals, a checkerboard, rings, a face, …
+"""Points of the plane in shapes that are hard for a Gaussian: moons, spirals, a checkerboard, a face, …
 
 Every shape is centred and scaled so that a coordinate's standard deviation is about 1.
 """
@@ -18,7 +18,7 @@ _SIZES = {"train": 8192, "validation": 2048, "test": 4096}
 
 def load(split: str, *, seed: int = 0, kind: str = "moons", n: int | None = None) -> Dataset:
     """`n` points of a shape; y is which of its parts (moon, arm, square, ring, …) a point belongs to."""
-    one_of("toy2d of kind", kind, sorted(KINDS))
+    one_of("kind of toy2d", kind, sorted(KINDS))
     n = _SIZES[split] if n is None else positive("n", n)
     rng = generator(derive(b"dulcourse.data", "toy2d", split, seed), kind)
     points, part = KINDS[kind](n, rng)
