@@ -18,8 +18,8 @@ from dulcourse.randomness import derive
 
 __all__ = ["SPLITS", "Dataset", "fresh", "load", "names", "unlimited"]
 
-# A data set is one file, imported when it is asked for. It has `load(split, *, seed, **options)` or, where there
-# is no end of it, `draw(indices, *, key, split, **options)` and `SIZES`: how many events a split has unless told.
+# A data set is one file, imported when it is asked for. It has `load(split, *, seed, **options)` or, where
+# there is no end of it, `draw(indices, *, key, split, **options)` and `SIZES`: the default `n` of each split.
 _MODULES = {name: f"{__name__}.{name}" for name in ("digits", "glyphs", "toy1d", "toy2d")}
 
 

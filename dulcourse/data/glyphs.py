@@ -69,8 +69,8 @@ def _between(low: float, high: float, u: np.ndarray) -> np.ndarray:
 def _warp(affine: np.ndarray, elastic: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Where each point (u, v) of an image looks at its template: rows and columns `[n, P, P]`.
 
-    (column, row) = A ((u, v) − shift) + Σ_ab c_ab sin(πa(u+1)/2) sin(πb(v+1)/2), all coordinates from −1 to 1;
-    A scales, shears and rotates.
+    (column, row) = A ((u, v) − shift) + Σ_ab c_ab sin(πa(u+1)/2) sin(πb(v+1)/2), where A scales, shears and
+    rotates, and all coordinates run from −1 to 1.
     """
     affine = affine[:, :, None, None]
     wide, high = _between(0.72, 1.1, affine[:, 0]), _between(1.0, 1.25, affine[:, 1])
@@ -96,7 +96,7 @@ def _bend(u: np.ndarray, waves: np.ndarray) -> np.ndarray:
 
 @cache
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The points' coordinates in [−1, 1], and the waves there, rounded to bits that every library agrees on."""
+    """The points' coordinates in [−1, 1], and the waves there, rounded so that all sines agree."""
     count = size * SUPERSAMPLING[size]
     points = (2 * np.arange(count) + 1 - count) / count
     waves = np.sin(np.pi / 2 * np.arange(1, _WAVES + 1)[:, None] * (points + 1))
@@ -171,7 +171,7 @@ def _outline(face, digit: str) -> list[np.ndarray]:
 
 
 def _fill(outlines: list[np.ndarray]) -> np.ndarray:
-    """Ink by the even-odd rule: a point is inside if a ray to its left crosses the outlines an odd number of times.
+    """Ink by the even-odd rule: inside is where a ray to the left crosses an odd number of outlines.
 
     Points are the centres of `_FINE` × `_FINE` cells in each template pixel.
     """
