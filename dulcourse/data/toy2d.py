@@ -77,9 +77,9 @@ def _face(n: int, rng: np.random.Generator) -> Shape:
     """The outline of a head (0), two eyes (1, 2) and a smile (3)."""
     part = rng.choice(4, size=n, p=[0.55, 0.1, 0.1, 0.25])
     angle = 2 * np.pi * rng.random(n)
-    radius = np.array([1.8, 0.0, 0.0, 1.0])[part]
+    radius = np.array([1.75, 0.0, 0.0, 1.0])[part]
     angle = np.where(part == 3, np.pi * (1.15 + 0.7 * angle / (2 * np.pi)), angle)
-    centre = np.array([[0, 0], [-0.65, 0.6], [0.65, 0.6], [0, 0]])[part]
+    centre = np.array([[0, 0.08], [-0.65, 0.7], [0.65, 0.7], [0, 0.08]])[part]
     spread = np.array([0.05, 0.14, 0.14, 0.06])[part]
     return centre + _polar(radius, angle) + spread[:, None] * rng.standard_normal((n, 2)), part
 
