@@ -1,0 +1,120 @@
+"""The library as a submission sees it: a copy of `dulcourse` in which the answers to the homework are missing.
+
+The repository is never bound behind the wall. What a rubric withholds is replaced by a file that says so and raises
+ImportError; neither its source nor its compiled code is in the copy.
+"""
+
+import compileall
+import hashlib
+import py_compile
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import dulcourse
+from dulcourse.errors import InfrastructureError, UsageError
+
+__all__ = ["MARKS", "StagedLibrary", "stage"]
+
+MARKS = "withheld"  # folder in the temporary folder where a withheld module notes that it was asked for
+
+_STUB = '''"""Withheld while this homework is graded."""
+
+import os as _os
+
+_words = {words!r}
+_marks = _os.path.join(_os.environ.get("TMPDIR", "/tmp"), {marks!r})
+try:
+    _os.makedirs(_marks, exist_ok=True)
+    open(_os.path.join(_marks, {module!r}), "w").close()
+except OSError:
+    pass
+raise ImportError(_words, name={module!r})
+'''
+
+
+@dataclass(frozen=True)
+class StagedLibrary:
+    """A copy to be bound behind the wall: `folder` holds the package, `sha256` names its content."""
+
+    folder: Path
+    withheld: tuple[str, ...]
+    sha256: str
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> "StagedLibrary":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.remove()
+
+
+def stage(
+    withheld: Iterable[str] = (), *, problems: Mapping[str, str] | None = None, source: Path | None = None
+) -> StagedLibrary:
+    """Copy the library, without the `withheld` modules (dotted names), to a temporary folder.
+
+    `problems` names the problem that asks for a module, for the sentence a student sees. `source` is the package's
+    folder; the default is the `dulcourse` that this process uses.
+    """
+    source = source or Path(dulcourse.__file__).parent
+    withheld = tuple(dict.fromkeys(withheld))
+    folder = Path(tempfile.mkdtemp(prefix="dulcourse-library-"))
+    try:
+        folder.chmod(0o755)  # the submission reads it under another user id
+        shutil.copytree(
+            source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+        )
+        for module in withheld:
+            _withhold(folder, module, (problems or {}).get(module))
+        sha256 = _digest(folder)
+        # The copy is read-only behind the wall, so it is compiled here; unchecked, so that file times do not matter.
+        compileall.compile_dir(
+            folder, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+        )
+        _open_to_all(folder)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise InfrastructureError(
+            f"cannot copy the library to {str(folder)!r}: {error.strerror}; free some space or set TMPDIR."
+        ) from error
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return StagedLibrary(folder, withheld, sha256)
+
+
+def _withhold(folder: Path, module: str, problem: str | None) -> None:
+    """Put a file in a module's place that says why it is not there."""
+    path = folder.joinpath(*module.split("."))
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.mkdir()
+        stub = path / "__init__.py"
+    elif path.with_suffix(".py").is_file():
+        stub = path.with_suffix(".py")
+    else:
+        raise UsageError(
+            f"the rubric withholds {module!r}, and the library has no such module; correct its name."
+        )
+    asks = f"problem {problem!r} asks" if problem else "this homework asks"
+    words = f"{module} is withheld here, because {asks} you to write it; use your own code instead."
+    stub.write_text(_STUB.format(words=words, module=module, marks=MARKS))
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        for part in (path.relative_to(folder).as_posix().encode(), path.read_bytes()):
+            digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()
+
+
+def _open_to_all(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
