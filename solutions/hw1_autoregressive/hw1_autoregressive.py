@@ -49,9 +49,7 @@ tier = "cpu"  # "smoke": seconds, to see that everything runs; "cpu": minutes; "
 
 # %% nbgrader={"grade": false, "grade_id": "setup", "locked": true, "schema_version": 3, "solution": false, "task": false}
 import math
-from itertools import pairwise
 
-import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -61,7 +59,6 @@ from dulcourse.autoregressive import orders
 from dulcourse.autoregressive.base import AutoregressiveModel
 
 handin.begin("hw1_autoregressive")
-plotting.style()
 
 # Sizes that suffice for full points in each tier. You may choose your own; the time limit stays.
 STEPS = {
@@ -175,15 +172,15 @@ print({split: tuple(part.x.shape) for split, part in numbers.items()})
 # %% nbgrader={"grade": true, "grade_id": "histogram-graded", "locked": true, "points": 20, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "histogram"}
 def claim(name: str, model: nn.Module, images: data.Dataset) -> None:
     """Tell the grader what this notebook measures of its own model; the referee's number is set beside it."""
+    with torch.no_grad():
+        logits = model.logits(images.x)
     try:
-        with torch.no_grad():
-            bits = float(mean_bits_per_dim(model.logits(images.x), images.x))
-    except NotImplementedError:
-        print(f"{name}: no claim, because mean_bits_per_dim is not written yet.")
+        bits = float(mean_bits_per_dim(logits, images.x))
+    except Exception as error:
+        print(f"{name}: no claim, because mean_bits_per_dim raised {type(error).__name__}: {error}")
         return
-    print(
-        f"{name}: {bits:.4f} bits/dim on the validation set; uniform would be {math.log2(images.levels):.4f}"
-    )
+    uniform = math.log2(images.levels)
+    print(f"{name}: {bits:.4f} bits/dim on the validation set; a uniform guess costs {uniform:.4f}")
     handin.claim(name, bits)
 
 
@@ -310,12 +307,12 @@ def build_mixture() -> Mixture:
     ### END SOLUTION
 
 
-def train_mixture(model: Mixture) -> "training.History":
-    """Fit by gradient descent on the numbers of problem 1."""
+def train_mixture(model: Mixture, examples: data.Dataset) -> "training.History":
+    """Fit by gradient descent on `examples`; problem 1's validation numbers say when it is best."""
     ### BEGIN SOLUTION
     return training.fit(
         model,
-        numbers["train"],
+        examples,
         numbers["validation"],
         generator=fresh_generator(),
         steps=STEPS["mixture"],
@@ -327,7 +324,12 @@ def train_mixture(model: Mixture) -> "training.History":
 
 
 # %% nbgrader={"grade": true, "grade_id": "mixture-graded", "locked": true, "points": 25, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "mixture"}
-mixture = handin.trained("mixture", build_mixture, train_mixture, example=numbers["validation"].x[:8])
+mixture = handin.trained(
+    "mixture",
+    build_mixture,
+    lambda model: train_mixture(model, numbers["train"]),
+    example=numbers["validation"].x[:8],
+)
 if mixture is not None:
     claim("mixture", mixture, numbers["validation"])
 
@@ -335,21 +337,23 @@ if mixture is not None:
 handin.check("mixture")
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "overfit-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "mixture"}
-# The picture shows what a table does with few numbers. Both models below see the same 100 of them; the curve with few
-# parameters is the better code for what comes next, although the table is the better code for what it has seen.
+# With 4096 numbers the two are about equally good. Now give both only the first hundred: the table is the better code
+# for what it has seen, the curve with few parameters for what comes next.
 
 # %% nbgrader={"grade": false, "grade_id": "overfit-figure", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "mixture"}
-if histogram is not None and mixture is not None:
-    few = numbers["train"].x[:100].flatten()
-    table = fit_histogram(few, levels=100, smoothing=0.1).exp()
+if handin.session.mode == "train" and histogram is not None and mixture is not None:
+    few = data.Dataset("the first hundred", "train", numbers["train"].x[:100], levels=100)
+    table, curve = build_histogram(), build_mixture()
+    table.log_p.copy_(fit_histogram(few.x.flatten(), levels=100, smoothing=0.1))
+    train_mixture(curve, few)
+    for name, model in {"histogram": table, "mixture": curve}.items():
+        seen, unseen = (training.evaluate(model, part) for part in (few, numbers["validation"]))
+        print(f"{name}: {seen:.2f} bits/dim on the hundred, {unseen:.2f} on other numbers")
     with torch.no_grad():
-        curve = mixture.logits(numbers["train"].x[:1]).flatten().softmax(0)
-    figure, axes = plt.subplots(figsize=(7, 3))
-    axes.bar(range(100), table, width=1.0, alpha=0.5, label="histogram of 100 numbers")
-    axes.plot(range(100), curve, label="mixture of all numbers")
-    axes.set(xlabel="level", ylabel="probability", title="A table remembers, a curve generalises")
-    axes.legend()
-    plt.show()
+        log_p = {
+            name: m.logits(few.x[:1]).flatten() for name, m in {"histogram": table, "mixture": curve}.items()
+        }
+    display(plotting.distribution(log_p, torch.bincount(numbers["train"].x.flatten(), minlength=100)))
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "made-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
 # ## Problem 3. MADE
@@ -440,11 +444,12 @@ class MADE(AutoregressiveModel):
         ### BEGIN SOLUTION
         pixels = len(self.order)
         ends = self.rank.repeat_interleave(levels)  # degrees of one-hot inputs, and of outputs
-        degrees = [ends, *(torch.arange(width) % (pixels - 1) for width in hidden)]
-        layers = []
-        for before, after in pairwise(degrees):
+        layers, before = [], ends
+        for width in hidden:
+            after = torch.arange(width) % (pixels - 1)
             layers += [MaskedLinear(before, after, strict=False), nn.ReLU()]
-        self.network = nn.Sequential(*layers, MaskedLinear(degrees[-1], ends, strict=True))
+            before = after
+        self.network = nn.Sequential(*layers, MaskedLinear(before, ends, strict=True))
         self.direct = MaskedLinear(ends, ends, strict=True, bias=False)
         ### END SOLUTION
 
@@ -495,8 +500,7 @@ def train_made(model: MADE) -> "training.History":
 # %% nbgrader={"grade": false, "grade_id": "made-data", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
 glyphs = {split: data.load("glyphs", split, size=8, levels=4, n=n) for split, n in IMAGES.items()}
 print({split: tuple(part.x.shape) for split, part in glyphs.items()})
-plotting.show_images(glyphs["train"].x[:16], title="Training glyphs")
-plt.show()
+plotting.show_images(glyphs["train"].x[:16], levels=4)
 
 # %% nbgrader={"grade": true, "grade_id": "made-graded", "locked": true, "points": 45, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
 made = handin.trained("made", build_made, train_made, example=glyphs["validation"].x[:8])
@@ -514,21 +518,25 @@ handin.check("made")
 # %% [markdown] nbgrader={"grade": false, "grade_id": "made-look-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
 # ### Look at it
 #
-# Samples beside their nearest training images: if they were copies, the model would be memorising. And the
-# training curve: where the two lines part, more training no longer helps.
+# Eight samples, and below each the training glyph nearest to it. If they were the same, the model would be memorising.
 
-# %% nbgrader={"grade": false, "grade_id": "made-figures", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
+# %% nbgrader={"grade": false, "grade_id": "made-samples", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
 if made is not None:
-    samples = made.sample(8, generator=fresh_generator())
-    distance = torch.cdist(samples.flatten(1).float(), glyphs["train"].x.flatten(1).float(), p=1)
-    nearest = glyphs["train"].x[distance.argmin(1)]
-    plotting.show_images(
-        torch.cat([samples, nearest]), title="Samples (above) and their nearest training glyphs (below)"
-    )
-    history = handin.registry["made"].history
-    if history is not None:
-        plotting.curves(history)
-    plt.show()
+    try:
+        samples = made.sample(8, generator=fresh_generator())
+        distance = torch.cdist(samples.flatten(1).float(), glyphs["train"].x.flatten(1).float(), p=1)
+        nearest = glyphs["train"].x[distance.argmin(1)]
+        display(plotting.show_images(torch.cat([samples, nearest]), levels=4))
+    except NotImplementedError:
+        print("sample is not written yet.")
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "made-curves-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
+# How training went. Where the two lines part, the model begins to learn its training images by heart, and more steps
+# no longer help; `training.fit` has kept the weights of the best validation.
+
+# %% nbgrader={"grade": false, "grade_id": "made-curves", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
+if made is not None and handin.registry["made"].history is not None:
+    display(plotting.curves(handin.registry["made"].history))
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "written-text", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ## In words
