@@ -8,6 +8,7 @@ their axes.
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from math import ceil
 from typing import Protocol, runtime_checkable
 
@@ -88,13 +89,13 @@ def show_images(
     columns: int = 8,
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Images in rows of `columns`, dark ink on white paper (RGB as it is), a title above each if there are any.
+    """Images in rows of `columns`: dark ink on white paper, or RGB; a title above each if there are any.
 
     x has values 0 … levels−1, or in [0, 1] when `levels` is None; C is 1 or 3.
     """
     pictures = _unit(x, levels)
     if titles is not None and len(titles) != len(pictures):
-        raise UsageError(f"{len(titles)} titles for {len(pictures)} images: give one an image, or none.")
+        raise UsageError(f"{len(titles)} titles for {len(pictures)} images: expected one each.")
     if columns < 1:
         raise UsageError(f"columns is {columns}: expected at least 1 image in a row.")
     columns = min(columns, len(pictures))
@@ -152,13 +153,11 @@ def curves(history: Losses, references: Mapping[str, float] | None = None) -> Fi
             best = np.nanargmin(validation)
             label = f"best: {validation[best]:.3f} at step {step[best]}"
             axes.plot(step[best], validation[best], "o", color=COLOURS["black"], label=label, zorder=3)
-        for colour, (name, value) in zip(_REFERENCES, (references or {}).items(), strict=False):
+        colours = cycle(COLOURS[name] for name in ("green", "purple", "sky", "red"))
+        for colour, (name, value) in zip(colours, (references or {}).items(), strict=False):
             axes.axhline(value, color=colour, linestyle="--", linewidth=1.2, label=f"{name}: {value:.3f}")
         axes.legend()
     return figure
-
-
-_REFERENCES = [COLOURS[name] for name in ("green", "purple", "sky", "red")] * 8
 
 
 def dependency(
@@ -168,7 +167,7 @@ def dependency(
 ) -> Figure:
     """Which output (row) depends on which input (column), in generation order: only the past is allowed.
 
-    `matrix[i, j]` says that the conditional of symbol i changes with symbol j; `order[t]` is the symbol that is
+    `matrix[i, j]` says that the conditional of symbol i changes with symbol j; `order[t]` is the symbol
     generated t-th (raster order if not given). Blue is as it should be, amber a blind spot, red a leak.
     """
     matrix = np.asarray(matrix)
