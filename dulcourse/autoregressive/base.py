@@ -103,6 +103,11 @@ class AutoregressiveModel(nn.Module):
             )
         likelihood.check_symbols(x, self.levels)
 
+    def refuse_labels(self, y: Tensor | None) -> None:
+        """For the `logits` of models that have no use for labels: ignoring them would hide a mistake."""
+        if y is not None:
+            raise UsageError(f"{type(self).__name__} is not class-conditional: call it without labels y.")
+
 
 def inverse_cdf(
     logits: Float[Tensor, "batch levels"], u: Float64[Tensor, " batch"]

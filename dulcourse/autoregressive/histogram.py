@@ -52,4 +52,5 @@ class Histogram(AutoregressiveModel):
         self, x: Int64[Tensor, "batch C H W"], y: Int64[Tensor, " batch"] | None = None
     ) -> Float[Tensor, "batch levels C H W"]:
         """θ, whatever x is."""
+        self.refuse_labels(y)
         return self.theta.expand(len(x), self.levels, *self.shape)

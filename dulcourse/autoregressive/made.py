@@ -90,21 +90,23 @@ class MADE(AutoregressiveModel):
             raise UsageError(
                 f"hidden is {tuple(hidden)}, expected widths of at least 1; () means no hidden layer."
             )
-        symbols = torch.arange(1, self.dims + 1).repeat_interleave(levels)
+        symbols = torch.arange(1, self.dims + 1)
+        outputs = symbols.repeat_interleave(levels)
         self._degrees = [self._spread(width) for width in hidden]
         chain = [symbols, *self._degrees]
         self.hidden = nn.ModuleList(
             MaskedLinear(mask(a, b, strict=False), generator) for a, b in pairwise(chain)
         )
-        self.output = MaskedLinear(mask(chain[-1], symbols, strict=True), generator) if hidden else None
-        self.direct = MaskedLinear(mask(symbols, symbols, strict=True), generator)
+        self.output = MaskedLinear(mask(chain[-1], outputs, strict=True), generator) if hidden else None
+        self.direct = MaskedLinear(mask(symbols, outputs, strict=True), generator)
         self.dropout = nn.Dropout(dropout)
 
     def logits(
         self, x: Int64[Tensor, "batch C H W"], y: Int64[Tensor, " batch"] | None = None
     ) -> Float[Tensor, "batch levels C H W"]:
         """All D conditionals in one pass."""
-        symbols = self._code(x.flatten(1)[:, self.order])
+        self.refuse_labels(y)
+        symbols = self._scale(x.flatten(1)[:, self.order])
         z, h = self.direct(symbols), symbols
         for layer in self.hidden:
             h = self.dropout(F.relu(layer(h)))
@@ -118,27 +120,27 @@ class MADE(AutoregressiveModel):
     ) -> Int64[Tensor, "batch C H W"]:
         """The naive loop's samples at the cost of one pass: each unit is computed once.
 
-
         Before symbol t is drawn only the hidden units of degree t are new: those of lower degree are kept
         from earlier, those of higher degree would have to see what is not drawn yet.
         """
+        self.refuse_labels(y)
         n, L = len(noise), self.levels
         x = torch.zeros(n, self.dims, dtype=torch.int64, device=noise.device)
-        widths = (self.dims * L, *map(len, self._degrees))
+        widths = (self.dims, *map(len, self._degrees))
         layers = [self.direct.weight.new_zeros(n, width) for width in widths]
         for t in range(self.dims):
             known = self._advance(layers, t)
             units = slice(t * L, (t + 1) * L)
-            z = self.direct.rows(layers[0], units, t * L)
+            z = self.direct.rows(layers[0], units, t)
             if self.output is not None:
                 z = z + self.output.rows(layers[-1], units, known)
             x[:, t] = inverse_cdf(z, noise[:, t])
-            layers[0][:, units] = self._code(x[:, t : t + 1])
+            layers[0][:, t] = self._scale(x[:, t])
         return x[:, self.rank].unflatten(1, self.shape)
 
     def _advance(self, layers: list[Tensor], t: int) -> int:
         """Fill in the hidden units of degree t, layer by layer; how many of the last layer are known now."""
-        known = t * self.levels
+        known = t
         for layer, degrees, (inputs, outputs) in zip(
             self.hidden, self._degrees, pairwise(layers), strict=True
         ):
@@ -147,9 +149,9 @@ class MADE(AutoregressiveModel):
             known = last
         return known
 
-    def _code(self, symbols: Int64[Tensor, "batch n"]) -> Float[Tensor, "batch features"]:
-        """One-hot, each symbol's levels side by side."""
-        return F.one_hot(symbols, self.levels).flatten(1).to(self.direct.weight)
+    def _scale(self, symbols: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Levels 0 … L − 1 onto [−1, 1], in the type of the weights."""
+        return symbols.to(self.direct.weight) * (2 / (self.levels - 1)) - 1
 
     def _spread(self, width: int) -> Int64[Tensor, " width"]:
         """Degrees 1 … D − 1, sorted and as even as the width allows."""

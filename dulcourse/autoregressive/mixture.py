@@ -85,6 +85,7 @@ class DiscretisedMixture(AutoregressiveModel):
         self, x: Int64[Tensor, "batch C H W"], y: Int64[Tensor, " batch"] | None = None
     ) -> Float[Tensor, "batch levels C H W"]:
         """log P of every level: already normalised."""
+        self.refuse_labels(y)
         log_p = self._log_prob(torch.arange(self.levels, device=x.device))
         return log_p.view(1, -1, 1, 1, 1).expand(len(x), -1, -1, -1, -1)
 
@@ -93,6 +94,7 @@ class DiscretisedMixture(AutoregressiveModel):
     ) -> Float[Tensor, " batch"]:
         """log P(x) in nats, from the one level that is asked for."""
         self.check(x)
+        self.refuse_labels(y)
         return self._log_prob(x.flatten())
 
     def _log_prob(self, x: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
