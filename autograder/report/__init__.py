@@ -1,7 +1,7 @@
 """The class on one page and each submission on its own: static pages, readable from the disk, by anyone.
 
-Everything comes from files that the trusted side wrote (`result.json`, `executed.json`, PNG pictures), yet every
-string in them may have been chosen by a student: see `autograder.report.text`.
+Everything comes from files that the trusted side wrote (`result.json`, `executed.json`, PNG pictures), yet
+every string in them may have been chosen by a student: see `autograder.report.text`.
 """
 
 import shutil
@@ -25,8 +25,8 @@ def write_report(out: Path, rubric: Rubric, *, pseudonymous: bool = True) -> Non
     """Write `out`/index.html and a page for each submission, from `out`/*/result.json and `out`/written.csv.
 
     Each submission's own page is `out`/<student>/index.html. The class table shows pseudonyms, listed in
-    `out`/pseudonyms.csv, and links to copies of the pages in `out`/pages/<pseudonym>/, so that index.html and pages/
-    can be shown without the names; with `pseudonymous=False` it shows the names.
+    `out`/pseudonyms.csv, and links to copies of the pages in `out`/pages/<pseudonym>/, so that index.html and
+    pages/ can be shown without the names; with `pseudonymous=False` it shows the names.
     """
     submissions, unreadable = _read(out)
     marks = update_marks(out / "written.csv", rubric, [s.student for s in submissions if s.written])
@@ -36,7 +36,9 @@ def write_report(out: Path, rubric: Rubric, *, pseudonymous: bool = True) -> Non
     if pseudonymous:
         rows = _pseudonymous(out, rubric, submissions)
     else:
-        rows = [row(each, each.student, f"./{quote(each.student)}/index.html") for each in submissions]
+        rows = [
+            row(each, rubric, each.student, f"./{quote(each.student)}/index.html") for each in submissions
+        ]
     _write_table(out, rubric, submissions, rows, pseudonymous, unreadable)
 
 
@@ -65,7 +67,7 @@ def _pseudonymous(out: Path, rubric: Rubric, submissions: list[Submission]) -> l
                 if (source := picture(submission.folder, file)) is not None:
                     shutil.copyfile(source, folder / file)
         _write_page(submission, rubric, folder, name, up="../../index.html")
-        rows.append(row(submission, name, f"./pages/{quote(folder.name)}/index.html"))
+        rows.append(row(submission, rubric, name, f"./pages/{quote(folder.name)}/index.html"))
     return rows
 
 
@@ -79,6 +81,7 @@ def _write_page(
         "who": who,
         "up": up,
         "submission": submission,
+        "row": row(submission, rubric, who, href=""),
         "result": submission.result,
         "sections": sections(submission, rubric, cells or []),
         "cells": cells,

@@ -16,7 +16,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell; `pictures` are base64 PNG, ready for a data: address, `left_out` counts those that were too many."""
+    """One cell; `pictures` are base64 PNG, ready for a data: address, `left_out` counts those too many."""
 
     index: int
     id: str
@@ -28,10 +28,11 @@ class Cell:
 
 
 def read_cells(path: Path) -> list[Cell] | None:
-    """The cells in `executed.json`, or None where there is none that can be read. HTML and scripts are never looked at.
+    """The cells in `executed.json`, or None where there is none that can be read.
 
-    The file holds a list (or an object with the list `cells`) of objects with index, id, problem, source, text (a
-    string or a list of them) and images (base64 PNG). Whatever has another type is taken as absent.
+    The file holds a list (or an object with the list `cells`) of objects with index, id, problem, source,
+    text (a string or a list of them) and images (base64 PNG). HTML and scripts are never looked at; whatever
+    has another type than expected is taken as absent.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8", errors="replace"))

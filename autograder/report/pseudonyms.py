@@ -11,21 +11,23 @@ from autograder.results import write_atomically
 __all__ = ["pseudonyms"]
 
 COLOURS = (
-    "amber ash azure bronze cherry clay cobalt copper coral cream crimson ebony fawn ginger golden hazel "
-    "indigo ivory jade lilac maroon mauve mint ochre olive pearl plum rose russet saffron sand sepia silver slate teal umber"
-).split()
+    "amber ash azure bronze cherry clay cobalt copper coral cream crimson ebony fawn ginger golden "
+    "hazel indigo ivory jade lilac maroon mauve mint ochre olive pearl plum rose russet saffron sand sepia "
+    "silver slate teal umber"
+)
 BIRDS = (
-    "avocet bittern bunting chough crane curlew dipper dunlin egret falcon finch fulmar gannet goldcrest grebe "
-    "heron hoopoe ibis jackdaw kestrel kite lapwing lark linnet martin merlin nuthatch oriole osprey petrel pipit "
-    "plover raven redstart robin shrike siskin starling stork swift tern thrush wagtail warbler whimbrel wren"
-).split()
+    "avocet bittern bunting chough crane curlew dipper dunlin egret falcon finch fulmar gannet goldcrest "
+    "grebe heron hoopoe ibis jackdaw kestrel kite lapwing lark linnet martin merlin nuthatch oriole osprey "
+    "petrel pipit plover raven redstart robin shrike siskin starling stork swift tern "
+    "thrush wagtail warbler whimbrel wren"
+)
 
 
 def pseudonyms(path: Path, students: Iterable[str]) -> dict[str, str]:
-    """student -> pseudonym, such as "teal heron 417": read from the CSV file `path`, which new students are added to.
+    """student -> pseudonym, such as "teal heron 417": from the CSV file `path`, where new students are added.
 
-    Drawn, not computed: no one finds a student by hashing the names of the class. The file is readable to its owner
-    only; whoever may see the report but not the names must not get it.
+    Drawn, not computed: no one finds a student by hashing the names of the class. The file is readable to its
+    owner only; whoever may see the report but not the names must not get it.
     """
     known = _read(path)
     new = [student for student in students if student not in known]
@@ -41,7 +43,7 @@ def pseudonyms(path: Path, students: Iterable[str]) -> dict[str, str]:
 
 
 def _draw() -> str:
-    return f"{secrets.choice(COLOURS)} {secrets.choice(BIRDS)} {100 + secrets.randbelow(900)}"
+    return f"{secrets.choice(COLOURS.split())} {secrets.choice(BIRDS.split())} {100 + secrets.randbelow(900)}"
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -41,8 +41,8 @@ class Distribution:
     @property
     def words(self) -> str:
         """The figure for those who cannot see it."""
-        filled = [f"{bar.n} from {bar.low:g} to {bar.high:g}" for bar in self.bars if bar.n]
-        return f"Points of {self.n} submissions, of {self.out_of:g}: {', '.join(filled)}; median {self.median:.3g}."
+        filled = ", ".join(f"{bar.n} from {bar.low:g} to {bar.high:g}" for bar in self.bars if bar.n)
+        return f"Points of {self.n} submissions, of {self.out_of:g}: {filled}; median {self.median:.3g}."
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def distribution(values: Sequence[float], out_of: float, bins: int = 10) -> Dist
     """The histogram of `values` between 0 and `out_of`; None where there is nothing to draw."""
     if not values or out_of <= 0:
         return None
-    left, right, top, base, width, height = 12, 628, 26, 128, 640, 166
+    left, right, top, base, width, height = 14, 624, 30, 128, 640, 176
     shares = [min(max(value / out_of, 0.0), 1.0) for value in values]
     counts = [0] * bins
     for share in shares:

@@ -1,4 +1,4 @@
-"""Strings on their way to a page: nothing that a notebook wrote reaches a reader's browser as anything but text."""
+"""Strings on their way to a page: what a notebook wrote reaches a reader's browser as text or not at all."""
 
 import base64
 import hashlib
@@ -15,18 +15,22 @@ __all__ = ["LONGEST", "clean", "count", "data", "duration", "number", "pages", "
 
 LONGEST = 20_000  # characters of one string on a page
 
-# What a browser would obey without showing it: control characters (but tab and newline), marks that turn the direction
-# of writing around, invisible joiners, halves of surrogate pairs (which cannot be written as UTF-8), non-characters.
+# What a browser would obey without showing it: control characters (but tab and newline), marks that turn the
+# direction of writing around, invisible joiners, halves of surrogate pairs (which UTF-8 cannot write), tags.
 UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\ufffe\uffff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\ufffe\uffff\U000e0000-\U000e0fff]"
 )
+MARK = "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
+PILE = re.compile(f"({MARK}{{3}}){MARK}+")  # accents upon accents, which run over the lines above and below
 TERMINAL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # colours of tracebacks
 
 
 def clean(text: str, longest: int = LONGEST) -> str:
-    """`text` with every unseen character named as ⟨U+202E⟩, colours removed, the middle of a long one left out."""
+    """`text` with every unseen character named as ⟨U+202E⟩, colours removed, a long one's middle left out."""
     text = shorten(text, longest)  # before and after: naming a character makes the text longer
     text = TERMINAL.sub("", text.replace("\r\n", "\n"))
+    text = PILE.sub(r"\1", text)
     return shorten(UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text), longest)
 
 
@@ -45,7 +49,7 @@ def points(value: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A measured number; words where there is none. Huge ones in powers of ten, so that they keep to their column."""
+    """A measured number, a huge one in powers of ten so that it keeps to its column; words for none."""
     if value is None:
         return "–"
     if not isfinite(value):

@@ -2,11 +2,12 @@
 
 import re
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from autograder.report.executed import Cell, is_png
 from autograder.report.figures import description
-from autograder.report.words import STATES, State, item_name, why_not_more
+from autograder.report.words import KINDS, STATES, State, why_not_more
 from autograder.report.written import Marks
 from autograder.results import ItemResult, SubmissionResult, Verdict
 from autograder.rubric import Rubric, Threshold
@@ -50,7 +51,7 @@ class Submission:
 
     @property
     def counts(self) -> bool:
-        """Whether the class's means include it: what nobody handed in or the grader failed on says nothing."""
+        """Whether the class's means include it: a notebook was handed in, and the grader did not fail."""
         return self.result.verdict not in {Verdict.missing, Verdict.infrastructure_error}
 
     def points_of(self, problem: str) -> float:
@@ -75,7 +76,7 @@ class Row:
 
     who: str
     href: str
-    points: float
+    points: float | None  # None: not graded
     out_of: float
     waiting: float  # points that wait for a person
     why: str
@@ -93,12 +94,24 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """Where a model is between no points and all, on a line from 0 to 100, and the error bar's ends."""
+
+    full: float  # bits/dim of excess over the reference, and so is `none`
+    none: float
+    at: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Line:
     """An item of the rubric, and all there is to see of it."""
 
     item: ItemResult
+    kind: str  # in words
     name: str
-    threshold: Threshold | None
+    scale: Scale | None
     figures: list[Figure]
     answer: Cell | None
 
@@ -123,13 +136,13 @@ class Section:
         return sum(line.item.out_of for line in self.lines if line.item.points is None)
 
 
-def row(submission: Submission, who: str, href: str) -> Row:
+def row(submission: Submission, rubric: Rubric, who: str, href: str) -> Row:
     """The submission's line in the class table."""
     return Row(
         who=who,
         href=href,
-        points=submission.points,
-        out_of=submission.out_of,
+        points=None if submission.result.verdict is Verdict.infrastructure_error else submission.points,
+        out_of=submission.out_of if submission.result.items else rubric.points,
         waiting=sum(item.out_of for item in submission.waiting),
         why=why_not_more(submission.result),
         seconds=submission.result.seconds,
@@ -163,17 +176,32 @@ def _line(submission: Submission, rubric: Rubric, item: ItemResult, cells: list[
     tier = rubric.tiers.get(receipt.tier) if receipt else None
     return Line(
         item=item,
-        name=item_name(item.id),
-        threshold=tier.thresholds.get(name) if tier and item.kind == "model" else None,
-        figures=_figures(submission.folder, item),
+        kind=KINDS[item.kind],
+        name=name,
+        scale=_scale(item, tier.thresholds.get(name) if tier else None),
+        figures=_figures(submission.folder, item, rubric),
         answer=next((cell for cell in cells if cell.id == name), None) if item.kind == "written" else None,
     )
 
 
-def _figures(folder: Path, item: ItemResult) -> list[Figure]:
+def _scale(item: ItemResult, threshold: Threshold | None) -> Scale | None:
+    """More points to the right; the outer tenths lie beyond the thresholds and hold all farther out."""
+    if item.kind != "model" or item.measurement is None or threshold is None:
+        return None
+
+    def place(excess: float) -> float:
+        return min(max(10 + 80 * (threshold.none - excess) / (threshold.none - threshold.full), 0), 100)
+
+    middle, error = item.measurement.difference, item.measurement.difference_standard_error
+    return Scale(threshold.full, threshold.none, place(middle), place(middle + error), place(middle - error))
+
+
+def _figures(folder: Path, item: ItemResult, rubric: Rubric) -> list[Figure]:
     """What there is to see, and in words what there should be and is not."""
+    single = {each.id for _, each in rubric.items if each.kind == "model" and prod(each.shape) == 1}
+    expected = [name for name in EXPECTED.get(item.kind, ()) if name != "dependency" or item.id not in single]
     figures = []
-    for name in dict.fromkeys((*EXPECTED.get(item.kind, ()), *item.figures)):
+    for name in dict.fromkeys((*expected, *item.figures)):
         title = FIGURES.get(name, name)
         if name not in item.figures:
             figures.append(Figure(title, None, "there was nothing to draw."))

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from autograder.results import SubmissionResult, Verdict
+from autograder.report.text import shorten
+from autograder.results import ItemResult, SubmissionResult, Verdict
 
-__all__ = ["NEARLY", "STATES", "State", "item_name", "why_not_more"]
+__all__ = ["KINDS", "NEARLY", "STATES", "State", "item_name", "why_not_more"]
 
 NEARLY = 0.005  # points; less is not shown, so it is not missed
 
@@ -60,36 +61,22 @@ STATES = {
     ),
 }
 
-NAMES = {
-    "function": "function {}",
-    "model": "model {}",
-    "sampler": "samples of {}",
-    "written": "written answer {}",
-}
+KINDS = {"probe": "Function", "model": "Model", "sampler": "Samples of", "written": "Written answer"}
+UNGRADED = {Verdict.missing, Verdict.unreadable, Verdict.infrastructure_error, Verdict.sandbox_violation}
 
 
-def item_name(item_id: str) -> str:
-    """`function:mask` -> "function mask"."""
-    kind, _, name = item_id.partition(":")
-    return NAMES.get(kind, kind + " {}").format(name)
+def item_name(item: ItemResult) -> str:
+    """`function:mask` -> "Function mask"."""
+    return f"{KINDS[item.kind]} {item.id.partition(':')[2]}"
 
 
 def why_not_more(result: SubmissionResult) -> str:
-    """One line for the class table: where most points were lost and why, and how many more items lost some."""
-    if result.verdict in {
-        Verdict.missing,
-        Verdict.unreadable,
-        Verdict.infrastructure_error,
-        Verdict.sandbox_violation,
-    }:
+    """One line for the class table: where most points were lost, why, and how many other items lost some."""
+    if result.verdict in UNGRADED:
         return result.reason or STATES[result.verdict].sentence
-    lost = sorted(
-        (item for item in result.items if item.points is not None and item.points < item.out_of - NEARLY),
-        key=lambda item: item.points - item.out_of,
-    )
+    lost = [item for item in result.items if item.points is not None and item.points < item.out_of - NEARLY]
     if not lost:
         return result.reason
-    worst = lost[0]
-    words = f"{item_name(worst.id)}: {' '.join(worst.words)}" if worst.words else item_name(worst.id)
-    more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
-    return words + more
+    worst = max(lost, key=lambda item: item.out_of - item.points)
+    why = f"{item_name(worst)}: {shorten(worst.words[0], 160)}" if worst.words else item_name(worst)
+    return why if len(lost) == 1 else f"{why} (+ {len(lost) - 1} more)"

@@ -39,7 +39,7 @@ def read_marks(path: Path, rubric: Rubric) -> Marks:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
     if missing := set(FIELDS) - set(reader.fieldnames or ()):
         raise UsageError(
-            f"{str(path)!r} lacks the column {sorted(missing)[0]!r}: its first line must be {','.join(FIELDS)}."
+            f"{str(path)!r} has no column {sorted(missing)[0]!r}: the first line must be {','.join(FIELDS)}."
         )
     highest = {
         item.cell: item.points
@@ -75,7 +75,7 @@ def _points(text: str | None, highest: float | None, where: str) -> float | None
 
 
 def update_marks(path: Path, rubric: Rubric, students: Iterable[str]) -> Marks:
-    """`read_marks`, after adding an empty line for every answer of `students` that has none. Nothing is overwritten."""
+    """`read_marks`, after adding an empty line for every answer of `students` that has none."""
     marks = read_marks(path, rubric)
     cells = [item.cell for problem in rubric.problems for item in problem.items if item.kind == "written"]
     added = {

@@ -99,9 +99,9 @@ WORDS = {
         "With strict=True compare > with >=.",
     ],
     "model:made": [
-        "output 5 sees input 7, which comes later in your order: the model can look at what it should predict.",
+        "output 5 sees input 7, which comes later in your order: it can look at what it should predict.",
         "With this order the output mask must be strict: compare > with >=.",
-        "You claim 1.54 bits/dim, which is what such a leak looks like from inside; the referee measured 8.51.",
+        "You claim 1.54 bits/dim, which is how such a leak looks from inside; the referee measured 8.51.",
     ],
     "sampler:made": [
         "your samples cost 76 standard deviations more than they should.",
@@ -171,7 +171,7 @@ def write_result(
     text: str | None = None,
     pictures: bool = True,
 ) -> SubmissionResult:
-    """One result with its files. `keep[item id]` says which items have all points; `text` replaces every string."""
+    """One result with its files. `keep[item id]`: has it all points? `text` replaces every string."""
     ran = verdict not in {Verdict.unreadable, Verdict.missing, Verdict.infrastructure_error}
     folder = out / student
     folder.mkdir(parents=True)
@@ -196,7 +196,7 @@ def write_result(
         student=student,
         verdict=verdict,
         reason=text or reason,
-        points=sum(item.points for item in measured),
+        points=sum(item.points for item in measured) * (verdict is not Verdict.sandbox_violation),
         out_of=homework.points - by_hand,
         by_hand=by_hand if ran else 0,
         seconds=3.7 + len(student) * 1.3 if ran else 0.0,
@@ -272,7 +272,11 @@ def _receipt(text: str | None) -> Receipt:
 def _cells(text: str | None) -> list[dict]:
     """An executed notebook, as the session streams it."""
     picture = base64.b64encode(png("from the notebook")).decode()
-    code = "def mask(in_degrees, out_degrees, strict):\n    compare = torch.gt if strict else torch.ge\n    return compare(out_degrees[:, None], in_degrees[None, :])"
+    code = (
+        "def mask(in_degrees, out_degrees, strict):\n"
+        "    compare = torch.gt if strict else torch.ge\n"
+        "    return compare(out_degrees[:, None], in_degrees[None, :])"
+    )
     answer = "A unit that saw its own input would have nothing left to predict."
     return [
         {"index": 0, "id": "setup", "problem": None, "source": "import torch", "text": [], "images": []},
