@@ -1,8 +1,7 @@
-"""The wall: one bubblewrap sandbox around everything a submission runs.
+"""A running sandbox: how it is started, held to its limits, and killed.
 
-Inside: its own processes, network (none), mounts (a read-only system, the Python environment, one temporary folder),
-host name, an empty environment, an unused user id, no capabilities, a filter on system calls. One inherited socket is
-the only way in or out. What happened to it is read from facts seen outside; see `limits` for memory and processes.
+One inherited socket is the only way in or out. What happened inside is read from facts seen out here: how the
+channel ended, the clock, and what `limits` knows of memory.
 """
 
 import contextlib
@@ -14,190 +13,28 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autograder import limits as limits_module
 from autograder import seccomp
+from autograder.bubblewrap import (
+    WORKER,
+    Python,
+    available,
+    bubblewrap,
+    command,
+    environment,
+    explain,
+    options,
+)
 from autograder.library import StagedLibrary
 from autograder.limits import Enforcer, Limits
 from dulcourse.errors import InfrastructureError, UsageError
 
-__all__ = ["Python", "Sandbox", "available", "command", "launch"]
-
-COURSE = "/course"  # where the library and the worker are, behind the wall
-FIRST_UID = 64000  # one user id a slot, used by nothing else
-_WORKER = Path(__file__).with_name("worker.py")
-_OURS = (
-    "dulcourse",
-    "autograder",
-    "solutions",
-    "book",
-    "assignments",
-)  # never seen in an environment's own packages
-_NVIDIA = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
-
-
-@dataclass(frozen=True)
-class Python:
-    """The interpreter that runs behind the wall, and the folders it needs."""
-
-    executable: Path
-    folders: tuple[Path, ...]
-
-    @classmethod
-    def current(cls) -> "Python":
-        """This process's own interpreter and packages."""
-        homes = [
-            Path(sys.prefix),
-            Path(sys.base_prefix),
-            Path(os.path.realpath(sys.executable)).parent.parent,
-        ]
-        packages = [
-            Path(p)
-            for p in sys.path
-            if Path(p).name in ("site-packages", "dist-packages") and Path(p).is_dir()
-        ]
-        return cls(Path(sys.executable), tuple(dict.fromkeys([*homes, *packages])))
-
-    def binds(self) -> list[Path]:
-        """Folders to be bound: those that are not inside /usr or inside another of them."""
-        outside = [f for f in self.folders if not f.is_relative_to("/usr")]
-        return [f for f in outside if not any(f != other and f.is_relative_to(other) for other in outside)]
-
-    def masks(self) -> list[Path]:
-        """Folders that would show the grader's side: the course installed among the packages, or lying in a bound one."""
-        installed = [folder / name for folder in self._packages() for name in _OURS]
-        repository = _WORKER.parent.parent
-        bound = [Path("/usr"), *self.folders]
-        lying = [repository / name for name in _OURS if any(repository.is_relative_to(b) for b in bound)]
-        return [folder for folder in dict.fromkeys([*installed, *lying]) if folder.is_dir()]
-
-    def _packages(self) -> list[Path]:
-        found = [p for folder in self.folders for p in folder.glob("lib*/python3*/*-packages")]
-        return [*found, *(f for f in self.folders if f.name.endswith("-packages"))]
-
-
-def command(
-    *,
-    python: Python,
-    library: Path,
-    slot: int,
-    threads: int,
-    device: str,
-    limits: Limits,
-    processes: int,
-    fds: Mapping[str, int],
-    root: bool,
-) -> list[str]:
-    """The whole command line of one sandbox.
-
-    `fds`: channel, info, block and seccomp, inherited by bubblewrap. `processes`: how many the worker allows itself (0:
-    somebody else counts).
-    """
-    binds = [*python.binds(), library, _WORKER]
-    places = [*python.binds(), Path(f"{COURSE}/library"), Path(f"{COURSE}/worker.py")]
-    return [
-        _bubblewrap(),
-        *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
-        *("--die-with-parent", "--new-session", "--clearenv", "--hostname", "wall"),
-        *("--info-fd", str(fds["info"]), "--block-fd", str(fds["block"]), "--seccomp", str(fds["seccomp"])),
-        *_system(limits),
-        *(_gpu() if device == "cuda" else []),
-        *_parents(places),
-        *(
-            part
-            for source, place in zip(binds, places, strict=True)
-            for part in ("--ro-bind", str(source), str(place))
-        ),
-        *(
-            part
-            for folder in python.masks()
-            for part in ("--perms", "0555", "--size", "65536", "--tmpfs", str(folder))
-        ),
-        *(
-            part
-            for name, value in _environment(python, threads).items()
-            for part in ("--setenv", name, value)
-        ),
-        *("--remount-ro", "/", "--chdir", "/tmp"),
-        *(_drop_root(slot) if root else _user_namespace()),
-        *(str(python.executable), "-I", f"{COURSE}/worker.py"),
-        *(str(fds["channel"]), "/tmp", f"{COURSE}/library", str(processes)),
-    ]
-
-
-def _system(limits: Limits) -> list[str]:
-    merged = [name for name in ("bin", "sbin", "lib", "lib32", "lib64") if (Path("/usr") / name).is_dir()]
-    links = [part for name in merged for part in ("--symlink", f"usr/{name}", f"/{name}")]
-    return [
-        *("--ro-bind", "/usr", "/usr", *links, "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),
-        *("--proc", "/proc", "--dev", "/dev"),
-        *("--perms", "1777", "--size", str(limits.scratch), "--tmpfs", "/tmp"),
-        *("--perms", "1777", "--size", str(limits.shared), "--tmpfs", "/dev/shm"),
-    ]
-
-
-def _parents(places: Iterable[Path]) -> list[str]:
-    """bubblewrap makes missing parents for its own user only, so each is made by name, for all."""
-    parents = {parent for place in places for parent in place.parents if parent != Path("/")}
-    ours = sorted(
-        parent for parent in parents if not parent.is_relative_to("/usr") and parent != Path("/tmp")
-    )
-    return [part for parent in ours for part in ("--perms", "0755", "--dir", str(parent))]
-
-
-def _gpu() -> list[str]:
-    """Devices and driver of an NVIDIA GPU. Written from the driver's documentation; not tried on a machine that has one."""
-    devices = [*sorted(Path("/dev").glob("nvidia[0-9]*")), *(Path(name) for name in _NVIDIA)]
-    return [
-        *(part for device in devices for part in ("--dev-bind-try", str(device), str(device))),
-        *("--ro-bind-try", "/sys", "/sys"),
-    ]
-
-
-def _drop_root(slot: int) -> list[str]:
-    """Root sets the sandbox up without a user namespace, then becomes nobody inside, for good."""
-    uid = str(FIRST_UID + slot)
-    keep = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
-    return [
-        *("--cap-drop", "ALL", *(part for capability in keep for part in ("--cap-add", capability)), "--"),
-        *("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"),
-        *("--inh-caps=-all", "--bounding-set=-all", "--"),
-    ]
-
-
-def _user_namespace() -> list[str]:
-    disable = (
-        ["--disable-userns"] if "--disable-userns" in _bubblewrap_help() else []
-    )  # the filter forbids them anyway
-    return ["--unshare-user", *disable, "--cap-drop", "ALL", "--"]
-
-
-def _environment(python: Python, threads: int) -> dict[str, str]:
-    """All a submission sees of the environment."""
-    pinned = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return {
-        "PATH": f"{python.executable.parent}:/usr/bin:/bin",
-        "HOME": "/tmp",
-        "USER": "student",
-        "LOGNAME": "student",
-        "LANG": "C.UTF-8",
-        "TMPDIR": "/tmp",
-        "MPLCONFIGDIR": "/tmp/.matplotlib",
-        "IPYTHONDIR": "/tmp/.ipython",
-        "JUPYTER_PLATFORM_DIRS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONHASHSEED": "0",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        **dict.fromkeys(pinned, str(threads)),
-    }
+__all__ = ["Python", "Sandbox", "available", "explain", "launch"]
 
 
 class Sandbox:
@@ -208,6 +45,7 @@ class Sandbox:
     ):
         self.process, self.channel, self.enforcer = process, channel, enforcer
         self._errors, self._said = errors, b""
+        os.set_blocking(errors, False)
         self._pidfd: int | None = None
         self._folder: Path | None = None  # of a sandbox that is none
         self._lock, self._closed = threading.Lock(), False
@@ -272,65 +110,59 @@ def launch(
     python = python or Python.current()
     if unsafe:
         return _launch_unsafe(library, limits, threads, python)
-    root = os.geteuid() == 0
-    filter_program = seccomp.program()
+    program = seccomp.program()
     sweep_once()
     enforcer = limits_module.enforcer(limits)
-    processes = (
-        0 if enforcer.counts_processes else limits.processes + (0 if root else limits_module.user_processes())
-    )
-    ours, theirs = socket.socketpair()
-    info_read, info_write = os.pipe()
-    block_read, block_write = os.pipe()
-    errors_read, errors_write = os.pipe()
-    os.set_blocking(errors_read, False)
-    seccomp_read = _memory_file(filter_program)
-    fds = {"channel": theirs.fileno(), "info": info_write, "block": block_read, "seccomp": seccomp_read}
-    try:
-        line = command(
-            python=python,
-            library=library.folder,
-            slot=slot,
-            threads=threads,
-            device=device,
-            limits=limits,
-            processes=processes,
-            fds=fds,
-            root=root,
+    with contextlib.ExitStack() as failed, contextlib.ExitStack() as given:
+        failed.callback(enforcer.close)
+        ours, theirs = _closing(given, failed)
+        info, info_write = _pipe(failed, given)
+        said, said_write = _pipe(failed, given)
+        block_read, block = _pipe(given, failed)
+        fds = {"info": info_write, "block": block_read, "seccomp": _memory_file(given, program)}
+        around = options(
+            python=python, library=library.folder, threads=threads, device=device, limits=limits, fds=fds
         )
+        arguments = _memory_file(given, b"".join(os.fsencode(part) + b"\0" for part in around))
+        inside = command(
+            python=python, slot=slot, channel=theirs.fileno(), processes=_own_count(limits, enforcer)
+        )
+        # The options travel through a file, so that the command line, which is seen inside, shows none of them.
         process = _launcher().popen(
-            line,
-            pass_fds=list(fds.values()),
+            [bubblewrap(), "--args", str(arguments), "--", *inside],
+            pass_fds=[arguments, theirs.fileno(), *fds.values()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=errors_write,
+            stderr=said_write,
             env={},
         )
-    except BaseException:
-        for descriptor in (info_read, block_write, errors_read):
-            os.close(descriptor)
-        ours.close()
-        enforcer.close()
-        raise
-    finally:
-        theirs.close()
-        for descriptor in (info_write, block_read, seccomp_read, errors_write):
-            os.close(descriptor)
-    sandbox = Sandbox(process, ours, errors_read, enforcer)
+        given.close()
+        failed.pop_all()
+    sandbox = Sandbox(process, ours, said, enforcer)
     try:
-        _admit(sandbox, info_read, block_write)
+        _admit(sandbox, info, block)
     except BaseException:
         sandbox.close()
         raise
-    finally:
-        os.close(block_write)
     return sandbox
+
+
+def _own_count(limits: Limits, enforcer: Enforcer) -> int:
+    """How many processes the worker allows itself by an rlimit, which counts all of its user's."""
+    if enforcer.counts_processes:
+        return 0
+    return limits.processes + (0 if os.geteuid() == 0 else limits_module.user_processes())
 
 
 def _admit(sandbox: Sandbox, info: int, block: int) -> None:
     """Put the waiting sandbox under its limits, then let it go."""
-    with os.fdopen(info, "rb") as stream:
+    with os.fdopen(info, "rb") as stream, os.fdopen(block, "wb") as gate:
         text = stream.read()  # to the end: a partial read leaves bubblewrap's processes blocked
+        _hold(sandbox, text)
+        gate.write(b"1")
+
+
+def _hold(sandbox: Sandbox, text: bytes) -> None:
     try:
         pid = json.loads(text)["child-pid"]
         sandbox._pidfd = os.pidfd_open(pid)
@@ -343,7 +175,6 @@ def _admit(sandbox: Sandbox, info: int, block: int) -> None:
         raise InfrastructureError(
             f"cannot limit the sandbox's memory: {error}; run `autograder doctor`."
         ) from error
-    os.write(block, b"1")
 
 
 def _launch_unsafe(library: StagedLibrary, limits: Limits, threads: int, python: Python) -> Sandbox:
@@ -353,29 +184,47 @@ def _launch_unsafe(library: StagedLibrary, limits: Limits, threads: int, python:
             "--unsafe-no-sandbox runs notebooks with all your rights and refuses to do so as root; use another user."
         )
     folder = Path(tempfile.mkdtemp(prefix="dulcourse-unsafe-"))
-    ours, theirs = socket.socketpair()
-    errors_read, errors_write = os.pipe()
-    os.set_blocking(errors_read, False)
-    environment = {
-        name: value.replace("/tmp", str(folder)) for name, value in _environment(python, threads).items()
-    }
-    try:
+    with contextlib.ExitStack() as failed, contextlib.ExitStack() as given:
+        failed.callback(shutil.rmtree, folder, ignore_errors=True)
+        ours, theirs = _closing(given, failed)
+        said, said_write = _pipe(failed, given)
         process = _launcher().popen(
-            [python.executable, "-I", _WORKER, str(theirs.fileno()), folder, library.folder, "0"],
+            [python.executable, "-I", WORKER, str(theirs.fileno()), folder, library.folder, "0"],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=errors_write,
-            env=environment,
+            stderr=said_write,
+            env=environment(python, threads, str(folder)),
             cwd=folder,
             start_new_session=True,
         )
-    finally:
-        theirs.close()
-        os.close(errors_write)
-    sandbox = Sandbox(process, ours, errors_read, None)
+        given.close()
+        failed.pop_all()
+    sandbox = Sandbox(process, ours, said, None)
     sandbox._folder = folder
     return sandbox
+
+
+def _closing(theirs: contextlib.ExitStack, ours: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    """A pair of sockets (ours, theirs), each closed by its stack."""
+    one, other = socket.socketpair()
+    return ours.enter_context(one), theirs.enter_context(other)
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe (read end, write end), each closed by its stack."""
+    read, write = os.pipe()
+    reader.callback(os.close, read)
+    writer.callback(os.close, write)
+    return read, write
+
+
+def _memory_file(stack: contextlib.ExitStack, content: bytes) -> int:
+    descriptor = os.memfd_create("dulcourse")
+    stack.callback(os.close, descriptor)
+    os.write(descriptor, content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 class _Launcher:
@@ -424,86 +273,3 @@ def _launcher() -> _Launcher:
 def sweep_once() -> None:
     """What graders that were killed left behind is removed when the first sandbox starts."""
     limits_module.sweep()
-
-
-def _memory_file(content: bytes) -> int:
-    descriptor = os.memfd_create("seccomp")
-    os.write(descriptor, content)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
-
-
-@functools.cache
-def _bubblewrap_help() -> str:
-    return subprocess.run([_bubblewrap(), "--help"], capture_output=True, text=True, check=False).stdout
-
-
-def _bubblewrap() -> str:
-    found = shutil.which("bwrap")
-    if found is None:
-        raise InfrastructureError(_NO_BUBBLEWRAP)
-    return found
-
-
-_NO_BUBBLEWRAP = (
-    "bubblewrap is not installed, and notebooks run only behind it; install it with `sudo apt install bubblewrap` "
-    "(Debian, Ubuntu) or `sudo dnf install bubblewrap` (Fedora)."
-)
-
-# What bubblewrap says when it is not allowed to work → what to do about it.
-_CURES: tuple[tuple[Callable[[str], bool], str], ...] = (
-    (
-        lambda said: "No space left on device" in said or "ENOSPC" in said,
-        "user namespaces are switched off here; `sudo sysctl user.max_user_namespaces=15000` allows them, or run the grader as root.",
-    ),
-    (
-        lambda said: (
-            "setting up uid map: Permission denied" in said or "loopback: Failed RTM_NEWADDR" in said
-        ),
-        "AppArmor keeps ordinary users from user namespaces here; `sudo sysctl "
-        "kernel.apparmor_restrict_unprivileged_userns=0` allows them, or run the grader with sudo.",
-    ),
-    (
-        lambda said: "No permissions to create" in said or "Operation not permitted" in said,
-        "namespaces are forbidden here, as in a container with Docker's default profile; start the container with "
-        "`--security-opt seccomp=unconfined --security-opt apparmor=unconfined --cap-add SYS_ADMIN`, or, outside one, `sudo sysctl "
-        "kernel.unprivileged_userns_clone=1`.",
-    ),
-)
-
-
-def explain(said: str) -> str:
-    """bubblewrap's complaint as a sentence with a remedy."""
-    cure = next(
-        (cure for matches, cure in _CURES if matches(said)), "run `autograder doctor` for what is missing."
-    )
-    return f"the sandbox could not be started ({said or 'bubblewrap said nothing'}): {cure}"
-
-
-def available() -> str | None:
-    """None when notebooks can be shut in on this machine, else a sentence that says what is missing and what to do."""
-    if not sys.platform.startswith("linux"):
-        return f"the sandbox needs Linux, and this is {sys.platform}; grade on a Linux machine or in a virtual one."
-    try:
-        line = [
-            _bubblewrap(),
-            "--unshare-ipc",
-            "--unshare-pid",
-            "--unshare-net",
-            "--unshare-uts",
-            "--ro-bind",
-            "/",
-            "/",
-        ]
-        seccomp.program()
-    except InfrastructureError as error:
-        return str(error)
-    root = os.geteuid() == 0
-    if root and shutil.which("setpriv") is None:
-        return "setpriv is not installed, and the grader needs it to give up root's rights; `sudo apt install util-linux`."
-    line += ["--proc", "/proc", "--dev", "/dev", *(_drop_root(0) if root else _user_namespace()), "true"]
-    try:
-        trial = subprocess.run(line, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"bubblewrap does not work here ({error}); install the distribution's own package."
-    return None if trial.returncode == 0 else explain(trial.stderr.strip())
