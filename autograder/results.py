@@ -55,7 +55,7 @@ class CellError(_Schema):
 
 
 class Measurement(_Schema):
-    """What the referee measured of one model, in bits/dim; `difference` is to the reference on the same images."""
+    """What the referee measured of one model, in bits/dim; `difference` to the reference, image by image."""
 
     bits_per_dim: FiniteFloat
     standard_error: FiniteFloat

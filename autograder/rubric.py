@@ -36,10 +36,12 @@ class _Frozen(BaseModel):
 
 
 class Probe(_Frozen):
-    """A student's function, called behind the wall on inputs drawn outside, compared outside with the reference.
+    """A student's function: called behind the wall, on inputs drawn outside, compared outside with the
+    reference.
 
-    `draw(generator)` returns the arguments by name; `reference(**arguments)` the expected array, or a tuple of arrays.
-    All `draws` must agree within `atol + rtol * abs(expected)`; integer and boolean answers must be equal.
+    `draw(generator)` returns the arguments by name; `reference(**arguments)` the expected array, or a tuple
+    of arrays. All `draws` must agree within `atol + rtol * abs(expected)`; integer and boolean answers must
+    be equal.
     """
 
     kind: Literal["probe"] = "probe"
@@ -60,10 +62,10 @@ class Probe(_Frozen):
 class Model(_Frozen):
     """A model handed in by `handin.trained(name, …)`, scored in bits/dim on images nobody has seen.
 
-    Points fall linearly from all at `full` to none at `none`; both are bits/dim of *excess over the reference* on the
-    same images (rule 6). `full` and `none` are per tier, so are `images` (how many fresh images are asked about).
-    The reference is built and trained by two functions of `reference.py` beside the rubric; `autograder calibrate`
-    saves its weights as `reference/<name>-<tier>.safetensors` and the spread over seeds in `calibration.json`.
+    Points fall linearly from all at `full` to none at `none`; both are bits/dim of *excess over the
+    reference* on the same images (rule 6). `full`, `none` and how many fresh `images` are asked about are per
+    tier. The reference is built and trained by two functions of `reference.py` beside the rubric; `autograder
+    calibrate` saves its weights as `reference/<name>-<tier>.safetensors`, its spread in `calibration.json`.
     """
 
     kind: Literal["model"] = "model"

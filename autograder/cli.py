@@ -1,0 +1,207 @@
+"""The command `autograder`: thin, every command is a few calls, every failure a sentence.
+
+Exit status: 0 all well · 1 what was asked cannot be done as asked · 2 this machine lacks something.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from dulcourse.errors import InfrastructureError, UsageError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
+)
+
+Assignment = Annotated[str, typer.Argument(help="The homework's name, such as hw1_autoregressive.")]
+Course = Annotated[Path | None, typer.Option(help="The course's folder: holds solutions/ and assignments/.")]
+TierName = Annotated[str, typer.Option(help="How big a run: smoke (seconds), cpu (minutes) or gpu.")]
+Slots = Annotated[
+    int | None, typer.Option(min=1, help="Submissions at once; one a core unless said otherwise.")
+]
+Results = Annotated[Path, typer.Argument(help="The --out of `autograder grade`.")]
+
+
+@app.callback()
+def _about() -> None:
+    """Grade notebooks behind a wall, by a referee whose scores cannot be faked."""
+
+
+@app.command()
+def release(
+    assignment: Annotated[str | None, typer.Argument(help="The homework's name, or --all.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every homework in solutions/.")] = False,
+    check: Annotated[
+        bool, typer.Option(help="Write nothing; fail when a file is not what its source gives.")
+    ] = False,
+    course: Course = None,
+) -> None:
+    """Make the students' copy of a homework from its source.
+
+    Example: [bold]autograder release hw1_autoregressive[/bold]
+    """
+    folder = _course(course)
+    names = _names(folder, assignment, all_)
+    from autograder.release import release as make
+
+    for name in names:
+        changed = make(name, folder / "solutions", folder / "assignments", check=check)
+        typer.echo(
+            f"{name}: {', '.join(path.name for path in changed) + ' written' if changed else 'up to date'}"
+        )
+
+
+@app.command()
+def grade(
+    assignment: Assignment,
+    class_folder: Annotated[
+        Path, typer.Option("--class", help="The class: submitted/<student>/…, roster.csv.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder of results; the same one goes on where it stopped.")],
+    tier: TierName = "cpu",
+    slots: Slots = None,
+    seed: Annotated[int, typer.Option(help="The seed that notebooks are given.")] = 0,
+    student: Annotated[list[str] | None, typer.Option(help="Only this student; may be repeated.")] = None,
+    course: Course = None,
+) -> None:
+    """Run and score every submission of a class that is not finished yet.
+
+    Example: [bold]autograder grade hw1_autoregressive --class class --out grades --slots 4[/bold]
+    """
+    from autograder.grading import grade_class
+
+    _exit(
+        grade_class(
+            _course(course),
+            assignment,
+            class_folder,
+            out,
+            tier=tier,
+            slots=slots,
+            seed=seed,
+            only=student or (),
+        )
+    )
+
+
+@app.command()
+def regrade(
+    out: Results,
+    student: Annotated[list[str] | None, typer.Option(help="Only this student; may be repeated.")] = None,
+    retrain: Annotated[bool, typer.Option(help="Run the notebooks again too, with the same draws.")] = False,
+    slots: Slots = None,
+    course: Course = None,
+) -> None:
+    """Score finished submissions again from their saved weights, after a change of the rubric or the library.
+
+    Example: [bold]autograder regrade grades --student ada[/bold]
+    """
+    from autograder.grading import regrade_class
+
+    _exit(regrade_class(_course(course), out, only=student or (), retrain=retrain, slots=slots))
+
+
+@app.command()
+def report(out: Results, course: Course = None) -> None:
+    """Write the pages and grades.csv again, with the points that were filled into written.csv.
+
+    Example: [bold]autograder report grades[/bold]
+    """
+    from autograder.grading import report_class
+
+    report_class(_course(course), out)
+
+
+@app.command()
+def calibrate(
+    assignment: Assignment,
+    tier: TierName = "cpu",
+    seeds: Annotated[int, typer.Option(min=5, help="Trainings of each reference, seeds 0, 1, …")] = 5,
+    course: Course = None,
+) -> None:
+    """Train the reference models and measure their spread: the thresholds of the rubric come from it.
+
+    Example: [bold]autograder calibrate hw1_autoregressive --tier cpu[/bold]
+    """
+    from autograder.calibrate import calibrate as run
+
+    for line in run(_course(course) / "solutions", assignment, tier, seeds):
+        typer.echo(line)
+
+
+@app.command()
+def doctor(
+    out: Annotated[Path, typer.Option(help="Where results will be written.")] = Path(),
+    course: Course = None,
+) -> None:
+    """Say what this machine lacks for grading, and what mends it.
+
+    Example: [bold]autograder doctor[/bold]
+    """
+    from autograder.doctor import examine
+
+    findings = examine(_course(course), out)
+    for finding in findings:
+        sign = "ok     " if finding.ok else "missing" if finding.optional else "MISSING"
+        typer.echo(f"{sign}  {finding.name:9} {finding.said}")
+        if not finding.ok and finding.fix:
+            typer.echo(f"{'':9}{'':9} → {finding.fix}")
+    _exit(0 if all(finding.ok or finding.optional for finding in findings) else 2)
+
+
+def main() -> None:
+    """The command line, with every failure as one sentence and an exit status."""
+    sys.exit(_status(sys.argv[1:]))
+
+
+def _status(arguments: list[str]) -> int:
+    try:
+        status = app(arguments, standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except UsageError as error:
+        return _say(str(error), 1)
+    except InfrastructureError as error:
+        return _say(str(error), 2)
+    except click.ClickException as error:
+        error.show()
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        return _say("Stopped. What is finished is kept: the same command goes on from there.", 1)
+    except OSError as error:
+        return _say(f"{error.filename or 'the system'}: {error.strerror or error}; mend it and run again.", 2)
+
+
+def _say(sentence: str, status: int) -> int:
+    typer.echo(f"autograder: {sentence}", err=True)
+    return status
+
+
+def _exit(status: int) -> None:
+    if status:
+        raise typer.Exit(status)
+
+
+def _course(given: Path | None) -> Path:
+    """Where the homework lies: as told, else here, else beside the grader's own package."""
+    places = [given] if given else [Path.cwd(), Path(__file__).resolve().parents[1]]
+    for place in places:
+        if (place / "solutions").is_dir():
+            return place
+    raise UsageError(f"no solutions/ in {str(places[0])!r}: run in the course's folder, or pass --course.")
+
+
+def _names(course: Path, assignment: str | None, every: bool) -> list[str]:
+    if every == (assignment is not None):
+        raise UsageError("name one assignment, or pass --all: `autograder release hw1_autoregressive`.")
+    return (
+        sorted(path.parent.name for path in course.glob("solutions/*/rubric.py")) if every else [assignment]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What the referee itself knows of a rubric's models: the references, and public images of their data."""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autograder.rubric import Model, Rubric, load_module
+from dulcourse.errors import UsageError
+
+__all__ = ["References", "Trusted", "load_reference", "weights_path"]
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """One model's reference with its saved weights, and public training images as decoys."""
+
+    reference: Any  # an AutoregressiveModel
+    train: np.ndarray  # int64 [n, C, H, W]
+
+
+class References:
+    """Each reference and its images, loaded once a batch by whichever slot asks first."""
+
+    def __init__(self, rubric: Rubric, tier: str):
+        self._rubric, self._tier = rubric, tier
+        self._lock = threading.Lock()
+        self._known: dict[str, Trusted] = {}
+
+    def __call__(self, model: Model) -> Trusted:
+        with self._lock:
+            if model.name not in self._known:
+                reference = load_reference(self._rubric, model, self._tier)
+                self._known[model.name] = Trusted(reference, _public(model))
+            return self._known[model.name]
+
+    def check(self) -> None:
+        """Every model has weights, or a `UsageError` before anything is run."""
+        for _, item in self._rubric.items:
+            if item.kind == "model":
+                self(item)
+
+
+def weights_path(rubric: Rubric, model: str, tier: str) -> Path:
+    """Where `autograder calibrate` puts a reference's weights."""
+    return rubric.folder / "reference" / f"{model}-{tier}.safetensors"
+
+
+def load_reference(rubric: Rubric, model: Model, tier: str) -> Any:
+    """The reference of one model and tier, with its saved weights."""
+    from safetensors.torch import load_file
+
+    path = weights_path(rubric, model.name, tier)
+    make = f"`autograder calibrate {rubric.name} --tier {tier}`"
+    if not path.is_file():
+        raise UsageError(f"there are no reference weights {str(path)!r}: make them by {make}.")
+    reference = getattr(load_module(rubric.folder / "reference.py"), f"build_{model.reference}")(tier)
+    try:
+        reference.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        why = str(error).splitlines()[0]
+        raise UsageError(
+            f"{str(path)!r} does not fit build_{model.reference}({tier!r}) ({why}): make it anew by {make}."
+        ) from None
+    return reference.eval()
+
+
+def _public(model: Model) -> np.ndarray:
+    """The training images that students get when they ask for them."""
+    from dulcourse import data
+
+    return data.load(model.data, "train", **model.options).x.numpy()
