@@ -8,7 +8,7 @@ finiteness.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ __all__ = ["LocalRespondent", "Malformed", "Respondent", "Spec", "ask", "to_argu
 Arrays = Mapping[str, np.ndarray]
 
 
+@runtime_checkable
 class Respondent(Protocol):
     """Answers named questions with arrays.
 
