@@ -18,8 +18,9 @@ from nbformat import NotebookNode
 from nbgrader.converters import GenerateAssignment
 from nbgrader.nbgraderformat import MetadataValidator, ValidationError
 
+from autograder.reference import load_reference
 from autograder.results import write_atomically
-from autograder.rubric import Model, Probe, Problem, Rubric, load_module, load_rubric
+from autograder.rubric import Model, Probe, Problem, Rubric, load_rubric
 from dulcourse import data, likelihood
 from dulcourse.errors import UsageError
 from dulcourse.randomness import generator
@@ -171,7 +172,7 @@ def _model(rubric: Rubric, model: Model) -> dict[str, Any]:
     threshold = rubric.tier(PUBLIC_TIER).thresholds[model.name]
     images = data.load(model.data, "test", seed=PUBLIC_SEED, **_limited(model))
     with torch.no_grad():
-        log_prob = _reference(rubric, model).log_prob(images.x)
+        log_prob = load_reference(rubric, model, PUBLIC_TIER).log_prob(images.x)
     bits = likelihood.bits_per_dim(log_prob, images.dims)
     return {
         "name": model.name,
@@ -191,15 +192,6 @@ def _model(rubric: Rubric, model: Model) -> dict[str, Any]:
 
 def _limited(model: Model) -> dict[str, Any]:
     return {**model.options, "n": PUBLIC_IMAGES} if model.data in data.unlimited() else model.options
-
-
-def _reference(rubric: Rubric, model: Model) -> torch.nn.Module:
-    """The reference model with its saved weights for the public tier."""
-    from safetensors.torch import load_file
-
-    built = getattr(load_module(rubric.folder / "reference.py"), f"build_{model.reference}")(PUBLIC_TIER)
-    built.load_state_dict(load_file(rubric.folder / "reference" / f"{model.name}-{PUBLIC_TIER}.safetensors"))
-    return built.eval()
 
 
 def _as_before(content: dict[str, Any], path: Path) -> str:

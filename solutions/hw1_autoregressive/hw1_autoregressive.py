@@ -403,10 +403,13 @@ def mask(in_degrees: torch.Tensor, out_degrees: torch.Tensor, strict: bool) -> t
 # `MaskedLinear` below multiplies its weight by its mask at every use. (Writing zeros into the weight once does not help: the
 # next gradient step fills them.)
 #
-# **Write `MADE`**: the constructor and `logits`. A level is a name rather than a size, so feed the image in as one-hot
-# vectors: `F.one_hot(x.flatten(1), levels)` is `[batch, D, levels]`, and flattened its entry $(i, l)$ is number $i L + l$ and has degree
-# `rank[i]`; `repeat_interleave` builds such degrees. Each of the $D$ outputs is $L$ logits, arranged the same way; at the
-# end bring them to `[batch, levels, C, H, W]`. The base class holds `self.order` and `self.rank`, int64 tensors of shape `[D]`.
+# **Write `MADE`**: the constructor and `logits`. The base class holds `self.order` and `self.rank`, int64 tensors of shape `[D]`.
+#
+# - *In:* `x.flatten(1)`, scaled from $0 \dots L-1$ to $-1 \dots 1$: one float a pixel, of degree `rank[i]`. (Levels of grey are
+#   ordered, so one number says it all. For levels that are mere names one would use one-hot vectors.)
+# - *Out:* $L$ logits for each of the $D$ pixels. If those of one pixel stand side by side, output number $i L + l$ is level $l$ of pixel
+#   $i$ and has degree `rank[i]`; `repeat_interleave` builds such degrees. At the end bring them to `[batch, levels, C, H, W]`:
+#   `unflatten` and `transpose` do it. (A `reshape` alone would mix up levels and pixels.)
 #
 # - Spread hidden degrees evenly over $0 \dots D-2$ and have at least as many hidden units as there are values: a degree that
 #   no unit has is a pixel that the next output hears nothing of (but over a direct connection).
@@ -443,21 +446,21 @@ class MADE(AutoregressiveModel):
         super().__init__(shape, levels, order)
         ### BEGIN SOLUTION
         pixels = len(self.order)
-        ends = self.rank.repeat_interleave(levels)  # degrees of one-hot inputs, and of outputs
-        layers, before = [], ends
+        inputs, outputs = self.rank, self.rank.repeat_interleave(levels)  # degrees
+        layers, before = [], inputs
         for width in hidden:
             after = torch.arange(width) % (pixels - 1)
             layers += [MaskedLinear(before, after, strict=False), nn.ReLU()]
             before = after
-        self.network = nn.Sequential(*layers, MaskedLinear(before, ends, strict=True))
-        self.direct = MaskedLinear(ends, ends, strict=True, bias=False)
+        self.network = nn.Sequential(*layers, MaskedLinear(before, outputs, strict=True))
+        self.direct = MaskedLinear(inputs, outputs, strict=True, bias=False)
         ### END SOLUTION
 
     def logits(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
         """Logits of every conditional: [batch, levels, C, H, W] for int64 x [batch, C, H, W]."""
         ### BEGIN SOLUTION
-        inputs = F.one_hot(x.flatten(1), self.levels).flatten(1).to(self.direct.weight.dtype)
-        outputs = self.network(inputs) + self.direct(inputs)  # [batch, D·L]
+        scaled = 2 * x.flatten(1) / (self.levels - 1) - 1
+        outputs = self.network(scaled) + self.direct(scaled)  # [batch, D·L]
         return outputs.unflatten(1, (-1, self.levels)).transpose(1, 2).unflatten(2, self.shape)
         ### END SOLUTION
 
@@ -491,7 +494,7 @@ def train_made(model: MADE) -> "training.History":
         generator=fresh_generator(),
         steps=STEPS["made"],
         batch_size=64,
-        lr=3e-3,
+        lr=5e-3,
         device=device,
     )
     ### END SOLUTION

@@ -62,7 +62,7 @@ def made(seed: int, tier: str) -> MADE:
     """Trained on the glyphs that the notebook loads."""
     model = build_made(tier, torch.Generator().manual_seed(seed))
     glyphs = {split: data.load("glyphs", split, size=8, levels=4, n=n) for split, n in IMAGES[tier].items()}
-    _fit(model, glyphs, seed, STEPS[tier]["made"], batch_size=64, lr=3e-3)
+    _fit(model, glyphs, seed, STEPS[tier]["made"], batch_size=64, lr=5e-3)
     return model
 
 
