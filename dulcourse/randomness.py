@@ -13,7 +13,7 @@ from dulcourse.errors import UsageError
 
 __all__ = ["KEY_BYTES", "derive", "generator", "uniforms"]
 
-Label = str | bytes | int
+Label = str | bytes | int | np.integer
 
 KEY_BYTES = 16  # 128 bits: as much as a SeedSequence keeps
 

@@ -48,7 +48,7 @@ def one_of(what: str, value: object, allowed: Sequence) -> None:
         raise UsageError(f"unknown {what} {value!r}: expected one of {', '.join(map(repr, allowed))}.")
 
 
-def positive(what: str, value: int) -> int:
+def positive(what: str, value: object) -> int:
     """`value` if it is a whole number of at least 1, else an error."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(

@@ -1,0 +1,61 @@
+"""Toys against the laws they claim."""
+
+import numpy as np
+import pytest
+import torch
+
+from dulcourse import data
+from dulcourse.data import toy1d
+from dulcourse.data.toy2d import KINDS
+from dulcourse.randomness import uniforms
+
+
+def test_toy1d_has_a_law():
+    p = toy1d.probabilities()
+    assert p.shape == (100,)
+    assert (p > 0).all()  # so that every value has a finite code
+    assert p.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_toy1d_follows_its_law():
+    n = 8000
+    counts = torch.bincount(data.load("toy1d", "train", n=n).x.flatten(), minlength=100).numpy()
+    expected = toy1d.probabilities() * n
+    often = expected >= 5  # where the counts are near enough to normal
+    chi2 = ((counts - expected)[often] ** 2 / expected[often]).sum()
+    degrees = often.sum() - 1
+    assert abs(chi2 - degrees) < 4 * np.sqrt(2 * degrees)
+    assert counts[~often].sum() <= 4 * max(1, expected[~often].sum())
+
+
+def test_toy1d_draws_what_its_own_uniform_says():
+    at = data.fresh("toy1d", b"key", range(200)).x.flatten().numpy()
+    u = uniforms(b"key", range(200), 1)[:, 0]
+    below = np.concatenate([[0], np.cumsum(toy1d.probabilities())])
+    assert (below[at] <= u + 1e-12).all()
+    assert (u <= below[at + 1] + 1e-12).all()
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_toy2d_is_centred_and_of_unit_size(kind):
+    x = data.load("toy2d", "train", kind=kind, n=20_000).x
+    assert x.mean(0).abs().max() < 0.05
+    assert (x.std(0) - 1).abs().max() < 0.08
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_toy2d_is_not_gaussian(kind):
+    """No law of the same covariance has more entropy than a Gaussian; these have much less."""
+    found = data.load("toy2d", "train", kind=kind, n=20_000)
+    cells = torch.histogramdd(found.x, bins=[40, 40], range=[-3.0, 3.0] * 2).hist / len(found)
+    entropy = -(cells[cells > 0] * cells[cells > 0].log()).sum() + np.log(6 / 40) * 2
+    gaussian = 0.5 * torch.logdet(2 * torch.pi * torch.e * torch.cov(found.x.T))
+    assert entropy < gaussian - 0.3
+
+
+def test_toy2d_parts_are_parts():
+    """The checkerboard's labels are its squares, and only black squares are filled."""
+    found = data.load("toy2d", "train", kind="checkerboard", n=4000)
+    square = (found.x / 0.75**0.5 + 2).floor().long()
+    assert (square.sum(1) % 2 == 0).all()
+    assert len(set(zip(found.y.tolist(), map(tuple, square.tolist()), strict=True))) == 8
