@@ -10,10 +10,14 @@ Everything works in a plain Python process. Nothing here decides a score: the gr
 measures itself.
 """
 
+import json
 import os
 import re
+import sys
 import tempfile
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,7 @@ from torch import Tensor, nn
 
 from dulcourse.errors import UsageError
 
-__all__ = ["HandedIn", "Session", "begin", "claim", "registry", "session", "trained"]
+__all__ = ["HandedIn", "Session", "begin", "check", "claim", "pack", "registry", "session", "trained"]
 
 
 @dataclass
@@ -84,7 +88,7 @@ def trained(
         raise UsageError(
             f"the name {name!r} cannot be a file; use lower-case letters, digits and underscores."
         )
-    path = session.folder / f"{name}.safetensors"
+    path = _path(name)
     try:
         model = build()
         if session.mode == "replay":
@@ -112,6 +116,83 @@ def claim(name: str, bits_per_dim: float) -> None:
     registry[name].claim = float(bits_per_dim)
 
 
+def check(problem: str, functions: Mapping[str, Any] | None = None) -> None:
+    """Ask what the grader will ask, on public examples, and print what came out. Wrong answers are no errors.
+
+    Functions are those of the notebook unless others are given, models those handed in. The grader's own
+    questions are drawn from a secret, so nothing printed here is of record.
+    """
+    if session.graded:
+        print(f"check({problem!r}) is for you: the grader asks its own questions.")
+        return
+    from dulcourse.referee import public
+    from dulcourse.referee.respondent import LocalRespondent
+
+    content = public.find(session.assignment, Path.cwd())
+    respondent = LocalRespondent(registry, vars(sys.modules["__main__"]) if functions is None else functions)
+    checkpoints = {name: _path(name).read_bytes() for name in registry if _path(name).is_file()}
+    claims = {name: entry.claim for name, entry in registry.items()}
+    for finding in public.examine(content, problem, respondent, checkpoints, claims):
+        first, *more = finding.words
+        print(("ok    " if finding.good else "look  ") + first)
+        for line in more:
+            print("      " + line)
+        _picture(finding)
+    print("\nThe grader will also look at: " + "; ".join(public.pending(content, problem)) + ".")
+
+
+def pack(notebook: str | Path | None = None) -> Path:
+    """Zip the notebook and what was handed in, for upload: `<assignment>.zip` beside the notebook."""
+    if notebook is None and session.assignment is None:
+        raise UsageError("name the notebook: handin.pack('homework.ipynb'); or call handin.begin first.")
+    notebook = Path(notebook or f"{session.assignment}.ipynb")
+    if session.graded:
+        print("pack() is for you: the grader has the notebook already.")
+        return notebook
+    _check_notebook(notebook)
+    archive, weights = notebook.with_suffix(".zip"), sorted(session.folder.glob("*.safetensors"))
+    with _replacing(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
+        file.write(notebook, notebook.name)
+        for path in weights:
+            file.write(path, f"handin/{path.name}")
+    handed_in = ", ".join(path.stem for path in weights) or "none"
+    print(f"{archive} is ready to upload: {notebook.name}, and the models handed in ({handed_in}).")
+    return archive
+
+
+def _check_notebook(path: Path) -> None:
+    """A notebook that the grader can read: nbformat 4, with a name for each cell."""
+    if not path.is_file():
+        raise UsageError(f"there is no {str(path)!r} here; name your notebook: handin.pack('….ipynb').")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        cells = content["cells"]
+        ids = [cell.get("id") for cell in cells]
+        version = content["nbformat"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{str(path)!r} is no notebook ({type(error).__name__}); save it again.") from error
+    if version != 4 or not ids or not all(isinstance(name, str) and name for name in ids):
+        raise UsageError(f"{str(path)!r} has cells without ids; save it with a current Jupyter.")
+    twice = sorted({name for name in ids if ids.count(name) > 1})
+    if twice:
+        raise UsageError(f"{str(path)!r} has two cells with the id {twice[0]!r}; delete the copy and save.")
+
+
+def _picture(finding: Any) -> None:
+    """What depends on what, where a notebook can show it."""
+    if finding.matrix is None or "IPython" not in sys.modules or finding.good:
+        return
+    from IPython.display import display
+
+    from dulcourse import plotting
+
+    display(plotting.dependency(finding.matrix, finding.frozen.order))
+
+
+def _path(name: str) -> Path:
+    return session.folder / f"{name}.safetensors"
+
+
 def _replay(name: str, model: nn.Module, path: Path, example: Tensor) -> nn.Module | None:
     if not path.is_file():
         print(f"{name!r} was not handed in.")
@@ -134,11 +215,18 @@ def _save(name: str, model: nn.Module, path: Path) -> None:
                 "can be saved: use self.register_buffer, and give lazy layers their sizes."
             )
     copies = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    with _replacing(path) as temporary:
+        save_file(copies, temporary)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[str]:
+    """A temporary file that takes the place of `path` when the block ends well, and vanishes when not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
-        save_file(copies, temporary)
+        yield temporary
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)

@@ -137,7 +137,7 @@ def explain(
             f"the model's own log_prob says {own:.3f} bits/dim of images that cost {score.bits_per_dim:.3f} "
             "blind: log_prob and logits disagree; check that log_prob sums log softmax(logits) at the pixels."
         )
-    if claimed is not None:
+    if claimed is not None and not leak:
         honest = score.bits_per_dim if own is None else own
         words.append(
             units(claimed, honest, frozen.dims, frozen.levels, tolerance)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dulcourse.referee.respondent import Malformed, Respondent, to_arguments, to_arrays
+from dulcourse.referee.respondent import Malformed, Respondent, to_arrays
 
 __all__ = ["ProbeResult", "compare", "probe"]
 
@@ -36,13 +36,11 @@ def probe(
 ) -> ProbeResult:
     """Call `function` on `draws` random arguments; every answer must agree with `reference` on the same ones.
 
-    Both get the same values: tensors, and plain numbers for arrays without axes.
+    The reference gets the arrays as they were drawn, the respondent's function tensors and plain numbers.
     """
     for _ in range(draws):
         arguments = {name: np.asarray(value) for name, value in draw(generator).items()}
-        words = compare(
-            respondent, function, arguments, to_arrays(reference(**to_arguments(arguments))), atol, rtol
-        )
+        words = compare(respondent, function, arguments, to_arrays(reference(**arguments)), atol, rtol)
         if words:
             return ProbeResult(False, [f"{function}: {words}", *([hint] if hint else [])])
     return ProbeResult(True, [f"{function}: {draws} of {draws} random inputs agree."])
@@ -55,7 +53,7 @@ def compare(
     try:
         answer = respondent.call(f"function.{function}", arguments)
     except Malformed as error:
-        return str(error)
+        return str(error).removeprefix(f"'function.{function}' ")
     except Exception as error:  # as in `ask`: whatever goes wrong is the answer's fault
         return f"no answer ({type(error).__name__})"
     if set(answer) != set(expected):

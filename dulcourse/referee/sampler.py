@@ -39,9 +39,9 @@ class SamplerResult:
 
     passed: bool
     z: float | None
-    spread: float | None
     words: list[str]
     samples: np.ndarray | None = field(default=None, repr=False)
+    spread: float | None = None
 
 
 def sampler_test(
@@ -62,7 +62,7 @@ def sampler_test(
     try:
         samples = draw(sampling, name, frozen, n, generator=generator)
     except Malformed as error:
-        return SamplerResult(False, None, None, [str(error)])
+        return SamplerResult(False, None, [str(error)])
     return judge(
         answering, name, frozen, samples, train=train, generator=generator, reference=reference, honest=honest
     )
@@ -103,14 +103,14 @@ def judge(
     try:
         z, spread = _agreement(answering, name, frozen, samples, train, generator)
     except Malformed as error:
-        return SamplerResult(False, None, None, [str(error)], samples)
+        return SamplerResult(False, None, [str(error)], samples)
     words = _disagreement(z, spread)
     words += _alike(samples, honest)
     words += _copies(samples, honest, train)
     if reference is not None:
         words += _cost(samples, honest, reference)
     good = [f"z = {z:.1f}: the samples follow the model's own conditionals."]
-    return SamplerResult(not words, z, spread, words or good, samples)
+    return SamplerResult(not words, z, words or good, samples, spread)
 
 
 def _agreement(answering, name, frozen: Frozen, samples, train, generator) -> tuple[float, float]:
