@@ -23,6 +23,7 @@ from dulcourse.likelihood import bits_per_dim
 
 __all__ = ["History", "Loss", "constant", "cosine", "evaluate", "fit"]
 
+Number = int | float
 Loss = Callable[[nn.Module, Tensor, Tensor | None, torch.Generator], Tensor]
 
 
@@ -86,17 +87,17 @@ def fit(
     generator: torch.Generator,
     steps: int,
     batch_size: int = 64,
-    lr: float = 1e-3,
-    weight_decay: float = 0.0,
+    lr: Number = 1e-3,
+    weight_decay: Number = 0.0,
     schedule: Callable[[float], float] = constant,
-    clip: float | None = None,
+    clip: Number | None = None,
     loss: Loss | None = None,
     device: str | torch.device = "cpu",
     evaluate_every: int = 100,
     patience: int | None = None,
     checkpoint: str | os.PathLike | None = None,
     resume: bool = True,
-    max_seconds: float | None = None,
+    max_seconds: Number | None = None,
     clock: Callable[[], float] = time.perf_counter,
     progress: bool = True,
 ) -> History:
@@ -156,7 +157,7 @@ class _Run:
         )
         self.step, self.history, self.best = 0, History(), _copy(model.state_dict())
 
-    def finished(self, steps: int, patience: int | None, max_seconds: float | None) -> bool:
+    def finished(self, steps: int, patience: int | None, max_seconds: Number | None) -> bool:
         stale = len(self.history.step) - 1 - (self.history.best or 0)
         return (
             self.step >= steps
@@ -164,7 +165,7 @@ class _Run:
             or (max_seconds is not None and self.history.seconds >= max_seconds)
         )
 
-    def stretch(self, until: int, steps: int, max_seconds: float | None, clock: Callable, bar: tqdm) -> None:
+    def stretch(self, until: int, steps: int, max_seconds: Number | None, clock: Callable, bar: tqdm) -> None:
         """Optimiser steps up to `until` or out of time, then one evaluation."""
         _seed_layers(self.seed, self.step, self.device)
         noise = _generator(self.seed, "noise", self.step, self.device)

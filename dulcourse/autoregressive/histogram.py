@@ -29,7 +29,7 @@ class Histogram(AutoregressiveModel):
 
     @classmethod
     def fit(
-        cls, x: Int64[Tensor, "n C H W"], levels: int, *, smoothing: float = 1.0, shared: bool = False
+        cls, x: Int64[Tensor, "n C H W"], levels: int, *, smoothing: int | float = 1.0, shared: bool = False
     ) -> "Histogram":
         r"""θ = log((counts + α) / (n + α·L)), with α = `smoothing`.
 
