@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dulcourse import data
 from dulcourse.errors import UsageError, unknown
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 Arrays = dict[str, np.ndarray]
+PUBLIC_SHARE = 0.2
 
 
 class _Frozen(BaseModel):
@@ -190,6 +192,18 @@ class Rubric(_Frozen):
         ids = [item.id for problem in self.problems for item in problem.items]
         if len(ids) != len(set(ids)):
             raise ValueError(f"two items have the same id among {ids}")
+        return self
+
+    @model_validator(mode="after")
+    def _mostly_private(self):
+        models = [item for _, item in self.items if item.kind == "model"]
+        public = sum(item.points for item in models if item.data not in data.unlimited())
+        # Rule 10: data that everybody has can be known by heart; it carries a small share of the points.
+        if public > PUBLIC_SHARE * self.points:
+            raise ValueError(
+                f"models on public data carry {public:g} of {self.points:g} points; at most {PUBLIC_SHARE:.0%} "
+                f"may: score them on fresh images of {' or '.join(data.unlimited())}"
+            )
         return self
 
 
