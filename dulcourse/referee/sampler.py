@@ -179,7 +179,8 @@ def _disagreement(z: float, spread: float) -> list[str]:
         hint = "they are too probable: draw from softmax(logits), not its largest entry, at temperature 1."
     else:
         hint = (
-            "look at the order used while sampling: `order` (which symbol is t-th) vs `rank` (its inverse)."
+            "unless the model itself leaks, look at the order used while sampling: `order` (which symbol is "
+            "t-th) vs `rank` (its inverse)."
         )
     return [f"z = {z:.0f}, spread {spread:.0f}: the samples do not follow the conditionals; {hint}"]
 
