@@ -311,7 +311,7 @@ def _reference_logits(reference, images, labels) -> Iterator[tuple[np.ndarray, n
         y = None if labels is None else torch.from_numpy(labels[part]).to(device)
         with torch.no_grad():
             logits = reference.logits(torch.from_numpy(images[part]).to(device), y)
-        yield images[part], logits.flatten(2).transpose(1, 2).double().cpu().numpy()
+        yield images[part], logits.detach().flatten(2).transpose(1, 2).double().cpu().numpy()
 
 
 def _reference_bits(reference, reference_bits, images, labels, side: float) -> np.ndarray | None:
