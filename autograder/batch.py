@@ -8,6 +8,7 @@ regrades (rule 7).
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ from autograder.results import write_atomically
 from dulcourse.errors import InfrastructureError, UsageError
 
 __all__ = ["Batch", "alone", "create_batch", "read_batch", "secret_of", "state_folder"]
+
+
+SECRET_BYTES = 16
 
 
 class Batch(BaseModel):
@@ -78,16 +82,23 @@ def read_batch(out: Path) -> Batch:
 
 def secret_of(batch: Batch) -> bytes:
     """The 128 bits that the draws of this batch come from."""
-    from dulcourse.referee import vault
-
     path = _secret_path(batch)
     try:
-        return vault.recall(path)
+        mode, secret = stat.S_IMODE(path.stat().st_mode), path.read_bytes()
     except OSError as error:
         raise InfrastructureError(
-            f"the secret of batch {batch.id} is not at {str(path)!r} ({error.strerror}): grade on the machine and "
+            f"the secret of batch {batch.id} is not at {str(path)!r} ({error.strerror}): grade on the "
+            "machine and "
             "as the user that began it, copy the file from there, or begin anew with another --out."
         ) from None
+    # Rule 7: a secret that others can read is none.
+    if mode & 0o077 or len(secret) != SECRET_BYTES:
+        raise InfrastructureError(
+            f"{str(path)!r} has mode {mode:04o} and {len(secret)} bytes, expected 0600 and {SECRET_BYTES}: "
+            "others may "
+            "have read or changed it; begin anew with another --out."
+        )
+    return secret
 
 
 @contextmanager
@@ -114,15 +125,28 @@ def _secret_path(batch: Batch) -> Path:
 
 
 def _keep_secret(batch: Batch) -> None:
-    from dulcourse.referee import vault
-
+    """128 fresh bits in a file of their own, mode 0600, outside every repository (rule 7)."""
     path = _secret_path(batch)
+    for folder in path.absolute().parents:
+        if (folder / ".git").exists():
+            raise UsageError(
+                f"the batch's secret would lie in the repository {str(folder)!r} and be published with it: "
+                "set "
+                "XDG_STATE_HOME to a folder outside."
+            )
     try:
-        vault.keep(path)
-        state_folder().chmod(0o700)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (path.parent, state_folder()):
+            folder.chmod(0o700)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(SECRET_BYTES))
+            file.flush()
+            os.fsync(handle)
     except OSError as error:
         raise InfrastructureError(
-            f"cannot keep the batch's secret at {str(path)!r}: {error.strerror}; set XDG_STATE_HOME to a folder "
+            f"cannot keep the batch's secret at {str(path)!r}: {error.strerror}; set XDG_STATE_HOME to a "
+            "folder "
             "of your own with space left."
         ) from error
 

@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from dulcourse.errors import InfrastructureError, UsageError
 
 __all__ = ["app", "main"]
+
+# Newer versions of typer carry a click of their own, so the class is found through typer.
+UsageOfCommand = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
@@ -167,10 +169,10 @@ def _status(arguments: list[str]) -> int:
         return _say(str(error), 1)
     except InfrastructureError as error:
         return _say(str(error), 2)
-    except click.ClickException as error:
+    except UsageOfCommand as error:
         error.show()
         return 1
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return _say("Stopped. What is finished is kept: the same command goes on from there.", 1)
     except OSError as error:
         return _say(f"{error.filename or 'the system'}: {error.strerror or error}; mend it and run again.", 2)

@@ -17,7 +17,7 @@ from autograder.rebuild import load_release
 from autograder.receipt import rubric_hash, same_run, same_score
 from autograder.reference import References
 from autograder.report.written import read_marks
-from autograder.results import SubmissionResult, Verdict, read_result, write_atomically
+from autograder.results import UNFINISHED, SubmissionResult, Verdict, read_result, write_atomically
 from autograder.rubric import Rubric, load_rubric
 from autograder.run import load_run
 from autograder.scheduler import cores, run_all, threads_per_slot
@@ -62,6 +62,7 @@ def grade_class(
         out, assignment=assignment, tier=tier, seed=seed, device=_device(tier), class_folder=class_folder
     )
     with alone(out):
+        _sweep(out)
         desk = _desk(course, rubric, batch, release, out)
         plan = _plan(desk, submissions)
         _settle(out, plan.settled)
@@ -90,6 +91,7 @@ def regrade_class(
     release = load_release(course, batch.assignment)
     submissions = _only(collect(Path(batch.class_folder), batch.assignment), only)
     with alone(out):
+        _sweep(out)
         desk = _desk(course, rubric, batch, release, out)
         tasks = [
             task for submission in submissions if (task := _again(desk, submission, retrain)) is not None
@@ -118,6 +120,12 @@ def _desk(course: Path, rubric: Rubric, batch: Batch, release: dict, out: Path) 
         out=out,
         trusted=References(rubric, batch.tier),
     )
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a killed grader was writing when it was killed."""
+    for path in out.rglob(f".*{UNFINISHED}"):
+        path.unlink()
 
 
 def _plan(desk: Desk, submissions: Sequence[Submission]) -> _Plan:
@@ -188,6 +196,8 @@ def _one(desk: Desk, task: Task, open_session: Callable[[], Any], event: str) ->
         write_atomically(desk.out / task.student / "fault.txt", traceback.format_exc())
         reason = f"The grader has a fault ({type(error).__name__}: {error}); fault.txt has the details."
         result = nothing_to_run(desk, task.submission, Verdict.infrastructure_error, reason)
+    else:
+        (desk.out / task.student / "fault.txt").unlink(missing_ok=True)
     write_atomically(result_path(desk.out, task.student), result.model_dump_json(indent=1))
     done = "failed" if result.verdict is Verdict.infrastructure_error else event
     journal.append(desk.out, done, student=task.student, verdict=result.verdict, points=result.points)
@@ -282,6 +292,8 @@ def _report(out: Path, rubric: Rubric, shown: Sequence[SubmissionResult]) -> Non
     marks = read_marks(out / "written.csv", rubric)
     write_grades(out, rubric, all_results(out), marks)
     console = Console()
+    if not console.is_terminal:
+        console.width = 140  # a log is read in a wide window
     console.print(class_table(rubric, shown, marks))
     console.print(
         f"The report: {(out / 'index.html').resolve()}", markup=False, highlight=False, soft_wrap=True

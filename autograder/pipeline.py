@@ -144,7 +144,8 @@ class _Examined:
                 questions = self._questions()
                 if self.run.finished:
                     self._put(questions, session)
-        questions = questions or self._questions()
+        if questions is None:
+            questions = self._questions()
         for _ in range(STAND_INS):
             if not questions or self.verdict is Verdict.sandbox_violation:
                 break

@@ -64,7 +64,7 @@ def load_reference(rubric: Rubric, model: Model, tier: str) -> Any:
         raise UsageError(
             f"{str(path)!r} does not fit build_{model.reference}({tier!r}) ({why}): make it anew by {make}."
         ) from None
-    return reference.eval()
+    return reference.eval().requires_grad_(False)
 
 
 def _public(model: Model) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import json
 import os
-import tempfile
+import threading
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from dulcourse.errors import InfrastructureError
 
 __all__ = [
     "SCHEMA_VERSION",
+    "UNFINISHED",
     "CellError",
     "ItemResult",
     "Measurement",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+UNFINISHED = ".unfinished"  # ends the names of files that a killed grader was writing
 
 
 class Verdict(StrEnum):
@@ -121,15 +123,15 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{UNFINISHED}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with beside.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(name, path)
+            os.replace(beside, path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise InfrastructureError(

@@ -28,7 +28,9 @@ RELEASE = {
     "cells": [
         given_cell("title", "# Homework", kind="markdown"),
         given_cell("setup", "import torch"),
-        given_cell("mask", "def mask():\n    raise NotImplementedError", solution=True, locked=False, problem="made"),
+        given_cell(
+            "mask", "def mask():\n    raise NotImplementedError", solution=True, locked=False, problem="made"
+        ),
         given_cell("check-mask", "mask()", problem="made"),
         given_cell("cell-004", "x = 1", plain=True, problem="mixture"),
         given_cell("why", "YOUR ANSWER", kind="markdown", solution=True, locked=False, problem="mixture"),
@@ -38,8 +40,14 @@ RELEASE = {
 
 def as_handed_in(**sources):
     """The release as a student saves it, with some sources changed."""
-    cells = [dict(cell, source=sources.get(cell["id"].replace("-", "_"), cell["source"])) for cell in RELEASE["cells"]]
-    return {**RELEASE, "cells": [cell | ({"outputs": []} if cell["cell_type"] == "code" else {}) for cell in cells]}
+    cells = [
+        dict(cell, source=sources.get(cell["id"].replace("-", "_"), cell["source"]))
+        for cell in RELEASE["cells"]
+    ]
+    return {
+        **RELEASE,
+        "cells": [cell | ({"outputs": []} if cell["cell_type"] == "code" else {}) for cell in cells],
+    }
 
 
 def own(source, kind="code"):
@@ -86,7 +94,12 @@ def test_what_cannot_be_read_is_named(data, words):
     assert str(error.value).endswith(".")
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda s: st.lists(s) | st.dictionaries(st.text(), s),
+    )
+)
 def test_any_json_is_read_or_refused(value):
     for wrapped in (value, {"nbformat": 4, "cells": value}, {"nbformat": 4, "cells": [value]}):
         try:
@@ -188,8 +201,17 @@ def test_an_untouched_release_is_rebuilt_as_it_is():
 
 
 def test_solutions_are_the_students_and_given_cells_the_releases():
-    rebuilt = built(as_handed_in(mask="def mask(): return 1", setup="import os", check_mask="pass", cell_004="x = 2"))
-    assert sources(rebuilt) == ["# Homework", "import torch", "def mask(): return 1", "mask()", "x = 2", "YOUR ANSWER"]
+    rebuilt = built(
+        as_handed_in(mask="def mask(): return 1", setup="import os", check_mask="pass", cell_004="x = 2")
+    )
+    assert sources(rebuilt) == [
+        "# Homework",
+        "import torch",
+        "def mask(): return 1",
+        "mask()",
+        "x = 2",
+        "YOUR ANSWER",
+    ]
     assert [note.split("'")[1] for note in rebuilt.notes] == ["setup", "check-mask"]
 
 
@@ -198,7 +220,9 @@ def test_metadata_and_outputs_come_from_the_release_alone():
     notebook["metadata"] = {"kernelspec": {"name": "bash"}}
     notebook["cells"][2] |= {"outputs": [{"output_type": "stream", "name": "stdout", "text": "100 points"}]}
     notebook["cells"][2]["metadata"] = {"nbgrader": {"grade_id": "mask"}, "tags": ["raises-exception"]}
-    notebook["cells"].append(own("1") | {"metadata": {"tags": ["parameters"], "dulcourse": {"problem": "mixture"}}})
+    notebook["cells"].append(
+        own("1") | {"metadata": {"tags": ["parameters"], "dulcourse": {"problem": "mixture"}}}
+    )
     rebuilt = built(notebook)
     assert rebuilt.notebook["metadata"] == RELEASE["metadata"]
     assert rebuilt.notebook["cells"][2]["metadata"] == RELEASE["cells"][2]["metadata"]
@@ -227,7 +251,11 @@ def test_a_deleted_solution_becomes_the_stub_before_what_was_written_instead():
 def test_copies_of_given_cells_go_and_copies_of_solutions_stay():
     notebook = as_handed_in(mask="def mask(): return 1")
     copy = dict(notebook["cells"][2], id="new", source="def mask(): return 2")
-    notebook["cells"][3:3] = [copy, dict(notebook["cells"][1], id="new2"), dict(notebook["cells"][1], id="new3")]
+    notebook["cells"][3:3] = [
+        copy,
+        dict(notebook["cells"][1], id="new2"),
+        dict(notebook["cells"][1], id="new3"),
+    ]
     rebuilt = built(notebook)
     assert sources(rebuilt)[1:5] == ["import torch", "def mask(): return 1", "def mask(): return 2", "mask()"]
     assert rebuilt.notes == ["2 copies of the given cell 'setup' left out."]
@@ -282,7 +310,11 @@ def test_whatever_is_done_to_the_cells_the_release_is_all_there(data):
     assert [cell["id"] for cell in rebuilt.notebook["cells"] if cell["id"] in given_ids] == given_ids
     ids = [cell["id"] for cell in rebuilt.notebook["cells"]]
     assert len(set(ids)) == len(ids)
-    locked = {cell["id"]: cell["source"] for cell in RELEASE["cells"] if cell["id"] in ("title", "setup", "check-mask")}
+    locked = {
+        cell["id"]: cell["source"]
+        for cell in RELEASE["cells"]
+        if cell["id"] in ("title", "setup", "check-mask")
+    }
     assert all(cell["source"] == locked.get(cell["id"], cell["source"]) for cell in rebuilt.notebook["cells"])
 
 
