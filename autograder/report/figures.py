@@ -106,7 +106,7 @@ def _samples(samples: np.ndarray, levels: int) -> "tuple[Figure, str]":
         return plotting.distribution(counts=counts), words
     step = -(-max(x.shape[2:]) // MOST_PIXELS)
     shown = _levels(x[:MOST_SAMPLES, : 3 if x.shape[1] == 3 else 1, ::step, ::step], levels)
-    words = f"The first {len(shown)} of {len(x)} samples, as the student's `sample` drew them."
+    words = f"The first {len(shown)} of {len(x)} samples, as the notebook drew them."
     return plotting.show_images(torch.from_numpy(shown), levels=levels), words
 
 

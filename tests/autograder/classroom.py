@@ -275,7 +275,7 @@ def _cells(text: str | None) -> list[dict]:
     code = (
         "def mask(in_degrees, out_degrees, strict):\n"
         "    compare = torch.gt if strict else torch.ge\n"
-        "    return compare(out_degrees[:, None], in_degrees[None, :])"
+        "    return compare(out_degrees.unsqueeze(1), in_degrees)"
     )
     answer = "A unit that saw its own input would have nothing left to predict."
     return [
