@@ -201,8 +201,8 @@ class Rubric(_Frozen):
         # Rule 10: data that everybody has can be known by heart; it carries a small share of the points.
         if public > PUBLIC_SHARE * self.points:
             raise ValueError(
-                f"models on public data carry {public:g} of {self.points:g} points; at most {PUBLIC_SHARE:.0%} "
-                f"may: score them on fresh images of {' or '.join(data.unlimited())}"
+                f"models on public data carry {public:g} of {self.points:g} points, {PUBLIC_SHARE:.0%} at "
+                f"most: score them on fresh images of {' or '.join(data.unlimited())}"
             )
         return self
 
