@@ -1,5 +1,6 @@
 """MADE: a fully connected network whose masks make output i see exactly the symbols before i."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -32,16 +33,23 @@ class MaskedLinear(nn.Module):
 
     Arguments:
         mask: M, bool [outputs, inputs].
-        generator: for the first weights, uniform in ±1/√(inputs a unit may see); torch's own when not given.
+        bias: whether there is a b; it starts at zero.
+        generator: for the first W, uniform in ±1/√(inputs a unit may see); torch's own when not given.
     """
 
     mask: Tensor
 
-    def __init__(self, mask: Bool[Tensor, "outputs inputs"], generator: torch.Generator | None = None):
+    def __init__(
+        self,
+        mask: Bool[Tensor, "outputs inputs"],
+        *,
+        bias: bool = True,
+        generator: torch.Generator | None = None,
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(mask.shape))
-        self.bias = nn.Parameter(torch.zeros(mask.shape[0]))
-        self.register_buffer("mask", mask, persistent=False)
+        self.bias = nn.Parameter(torch.zeros(len(mask))) if bias else None
+        self.register_buffer("mask", mask.to(self.weight), persistent=False)  # multiplies faster than bool
         bound = mask.sum(1, keepdim=True).clamp(min=1).rsqrt()
         with torch.no_grad():
             self.weight.uniform_(-1, 1, generator=generator).mul_(bound)
@@ -54,11 +62,18 @@ class MaskedLinear(nn.Module):
         self, h: Float[Tensor, "batch inputs"], units: slice, inputs: int
     ) -> Float[Tensor, "batch units"]:
         """Only these units, which see exactly the first `inputs` inputs: no mask needed."""
-        return F.linear(h[:, :inputs], self.weight[units, :inputs], self.bias[units])
+        bias = None if self.bias is None else self.bias[units]
+        return F.linear(h[:, :inputs], self.weight[units, :inputs], bias)
 
 
 class MADE(AutoregressiveModel):
-    r"""h₁ = relu(W₁x + b₁), h_{l+1} = relu(W_{l+1}h_l + b_{l+1}), logits = Vh + Ax + c; W, V, A masked.
+    r"""h₁ = relu(W₁x + b₁), h_{l+1} = relu(W_{l+1}h_l + b_{l+1}), z = Vh + Ax; W, V, A masked.
+
+    The logits of symbol t at level k are c_tk + z_tk, or with `cosines` = K expanded over the ordered levels,
+
+        logits_tk = c_tk + Σ_{f=1…K} z_tf cos(πf(k + ½)/L),
+
+    so that what the past says about neighbouring levels is similar (K = L − 1 can express every softmax).
 
     Everything inside happens in generation order: the symbols are permuted by `order` on the way in and the
     outputs by `rank` on the way out, so the masks do not depend on the order. Degrees: symbol and output t
@@ -71,6 +86,7 @@ class MADE(AutoregressiveModel):
     Arguments:
         shape, levels, order: as for every autoregressive model.
         hidden: widths of the hidden layers, as many as you like.
+        cosines: K, for symbols whose levels are ordered and many; a free logit for each level when not given.
         dropout: probability with which a hidden unit is dropped in training.
         generator: for the first weights; torch's own when not given.
     """
@@ -82,23 +98,26 @@ class MADE(AutoregressiveModel):
         order: Int64[Tensor, " dims"] | None = None,
         hidden: Sequence[int] = (512,),
         *,
+        cosines: int | None = None,
         dropout: float = 0.0,
         generator: torch.Generator | None = None,
     ):
         super().__init__(shape, levels, order)
-        if not all(width >= 1 for width in hidden):
-            raise UsageError(
-                f"hidden is {tuple(hidden)}, expected widths of at least 1; () means no hidden layer."
-            )
-        symbols = torch.arange(1, self.dims + 1)
-        outputs = symbols.repeat_interleave(levels)
+        _check_sizes(hidden, cosines)
         self._degrees = [self._spread(width) for width in hidden]
+        self.outputs = cosines or levels  # numbers z a symbol
+        self.register_buffer("basis", cosines and _basis(levels, cosines), persistent=False)
+        symbols = torch.arange(1, self.dims + 1)
+        outputs = symbols.repeat_interleave(self.outputs)
         chain = [symbols, *self._degrees]
         self.hidden = nn.ModuleList(
-            MaskedLinear(mask(a, b, strict=False), generator) for a, b in pairwise(chain)
+            MaskedLinear(mask(a, b, strict=False), generator=generator) for a, b in pairwise(chain)
         )
-        self.output = MaskedLinear(mask(chain[-1], outputs, strict=True), generator) if hidden else None
-        self.direct = MaskedLinear(mask(symbols, outputs, strict=True), generator)
+        self.output, self.direct = (
+            MaskedLinear(mask(seen, outputs, strict=True), bias=False, generator=generator)
+            for seen in (chain[-1], symbols)
+        )
+        self.bias = nn.Parameter(torch.zeros(self.dims, levels))
         self.dropout = nn.Dropout(dropout)
 
     def logits(
@@ -107,13 +126,12 @@ class MADE(AutoregressiveModel):
         """All D conditionals in one pass."""
         self.refuse_labels(y)
         symbols = self._scale(x.flatten(1)[:, self.order])
-        z, h = self.direct(symbols), symbols
+        h = symbols
         for layer in self.hidden:
             h = self.dropout(F.relu(layer(h)))
-        if self.output is not None:
-            z = z + self.output(h)
-        z = z.unflatten(1, (self.dims, self.levels))[:, self.rank]
-        return z.movedim(2, 1).unflatten(2, self.shape)
+        z = (self.output(h) + self.direct(symbols)).unflatten(1, (self.dims, -1))
+        logits = (self._over_levels(z) + self.bias)[:, self.rank]
+        return logits.movedim(2, 1).unflatten(2, self.shape)
 
     def from_noise(
         self, noise: Float64[Tensor, "batch dims"], y: Int64[Tensor, " batch"] | None = None
@@ -124,17 +142,14 @@ class MADE(AutoregressiveModel):
         from earlier, those of higher degree would have to see what is not drawn yet.
         """
         self.refuse_labels(y)
-        n, L = len(noise), self.levels
+        n = len(noise)
         x = torch.zeros(n, self.dims, dtype=torch.int64, device=noise.device)
         widths = (self.dims, *map(len, self._degrees))
-        layers = [self.direct.weight.new_zeros(n, width) for width in widths]
+        layers = [self.bias.new_zeros(n, width) for width in widths]
         for t in range(self.dims):
-            known = self._advance(layers, t)
-            units = slice(t * L, (t + 1) * L)
-            z = self.direct.rows(layers[0], units, t)
-            if self.output is not None:
-                z = z + self.output.rows(layers[-1], units, known)
-            x[:, t] = inverse_cdf(z, noise[:, t])
+            known, units = self._advance(layers, t), slice(t * self.outputs, (t + 1) * self.outputs)
+            z = self.output.rows(layers[-1], units, known) + self.direct.rows(layers[0], units, t)
+            x[:, t] = inverse_cdf(self._over_levels(z) + self.bias[t], noise[:, t])
             layers[0][:, t] = self._scale(x[:, t])
         return x[:, self.rank].unflatten(1, self.shape)
 
@@ -149,10 +164,31 @@ class MADE(AutoregressiveModel):
             known = last
         return known
 
+    def _over_levels(self, z: Float[Tensor, "*batch outputs"]) -> Float[Tensor, "*batch levels"]:
+        """Σ_f z_f cos(πf(k + ½)/L) for each level k, or z itself."""
+        return z if self.basis is None else z @ self.basis
+
     def _scale(self, symbols: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Levels 0 … L − 1 onto [−1, 1], in the type of the weights."""
-        return symbols.to(self.direct.weight) * (2 / (self.levels - 1)) - 1
+        return symbols.to(self.bias) * (2 / (self.levels - 1)) - 1
 
     def _spread(self, width: int) -> Int64[Tensor, " width"]:
         """Degrees 1 … D − 1, sorted and as even as the width allows."""
         return 1 + torch.arange(width) * max(self.dims - 1, 1) // width
+
+
+def _basis(levels: int, cosines: int) -> Float[Tensor, "features levels"]:
+    """cos(πf(k + ½)/L) at [f − 1, k]."""
+    f, k = torch.arange(1, cosines + 1), torch.arange(levels)
+    return torch.cos(math.pi / levels * f[:, None] * (k + 0.5))
+
+
+def _check_sizes(hidden: Sequence[int], cosines: int | None) -> None:
+    if not all(width >= 1 for width in hidden):
+        raise UsageError(
+            f"hidden is {tuple(hidden)}, expected widths of at least 1; () means no hidden layer."
+        )
+    if cosines is not None and cosines < 1:
+        raise UsageError(
+            f"cosines is {cosines}, expected at least 1, or None for a free logit for each level."
+        )

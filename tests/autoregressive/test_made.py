@@ -16,6 +16,12 @@ HIDDEN = [(), (7,), (3, 40), (33, 33, 5)]
 DEGREES = st.lists(st.integers(1, 9), min_size=1, max_size=12).map(torch.tensor)
 
 
+def networks(shape, levels, order, hidden, generator):
+    """With a free logit for each level, and with smooth ones."""
+    for cosines in (None, 2):
+        yield MADE(shape, levels, order, hidden, cosines=cosines, generator=generator)
+
+
 def some_order(name, shape, generator):
     return orders.random(shape, generator) if name == "random" else getattr(orders, name)(shape)
 
@@ -42,13 +48,13 @@ def test_strict_and_reversed_loose_masks_are_complements(inputs, outputs):
 
 
 def test_the_mask_leaves_the_weights_alone(generator):
-    layer = MaskedLinear(mask(torch.arange(5), torch.arange(4), strict=True), generator)
+    layer = MaskedLinear(mask(torch.arange(5), torch.arange(4), strict=True), generator=generator)
     before = layer.weight.detach().clone()
     for _ in range(4):
         layer(torch.randn(2, 5, generator=generator)).sum().backward()
     assert torch.equal(layer.weight, before)
     assert (before != 0).all()  # the weights under the mask are there, only not used
-    assert not layer.weight.grad[~layer.mask].any()
+    assert not layer.weight.grad[layer.mask == 0].any()
 
 
 @pytest.mark.parametrize("hidden", HIDDEN)
@@ -57,8 +63,8 @@ def test_the_mask_leaves_the_weights_alone(generator):
 def test_each_output_sees_exactly_the_past(shape, name, hidden, float64, generator, dependencies, earlier):
     """No leak and no missing pair, however narrow the hidden layers are."""
     order = some_order(name, shape, generator)
-    model = MADE(shape, 3, order, hidden, generator=generator)
-    assert torch.equal(dependencies(model, generator), earlier(order))
+    for model in networks(shape, 3, order, hidden, generator):
+        assert torch.equal(dependencies(model, generator), earlier(order))
 
 
 def test_hidden_layers_as_wide_as_the_image_see_the_past_without_direct_connections(
@@ -72,9 +78,7 @@ def test_hidden_layers_as_wide_as_the_image_see_the_past_without_direct_connecti
 @pytest.mark.parametrize("hidden", HIDDEN)
 @pytest.mark.parametrize(("shape", "levels"), [((1, 2, 3), 2), ((2, 2, 1), 3), ((1, 1, 1), 5)])
 def test_the_probabilities_of_all_images_sum_to_one(shape, levels, hidden, float64, generator, all_images):
-    for _ in range(3):
-        order = orders.random(shape, generator)
-        model = MADE(shape, levels, order, hidden, generator=generator)
+    for model in networks(shape, levels, orders.random(shape, generator), hidden, generator):
         assert model.log_prob(all_images(shape, levels)).exp().sum().item() == pytest.approx(1)
 
 
@@ -82,9 +86,9 @@ def test_the_probabilities_of_all_images_sum_to_one(shape, levels, hidden, float
 @pytest.mark.parametrize("name", ["raster", "spiral", "random"])
 @pytest.mark.parametrize("shape", [(1, 5, 5), (3, 2, 3), (1, 1, 1)])
 def test_sampling_equals_the_naive_loop_given_the_noise(shape, name, hidden, float64, generator):
-    model = MADE(shape, 4, some_order(name, shape, generator), hidden, generator=generator)
-    noise = model.noise(50, generator)
-    assert torch.equal(model.from_noise(noise), AutoregressiveModel.from_noise(model, noise))
+    for model in networks(shape, 4, some_order(name, shape, generator), hidden, generator):
+        noise = model.noise(50, generator)
+        assert torch.equal(model.from_noise(noise), AutoregressiveModel.from_noise(model, noise))
 
 
 @pytest.mark.parametrize("hidden", HIDDEN)
@@ -142,8 +146,18 @@ def test_weights_carry_the_order_into_a_model_built_with_another(generator):
     assert torch.equal(source.from_noise(noise), target.from_noise(noise))
 
 
+def test_all_cosines_together_can_say_everything():
+    """With the constant that a softmax ignores, L − 1 cosines span all vectors of L logits."""
+    basis = MADE((1, 1, 1), 7, cosines=6).basis
+    assert torch.linalg.matrix_rank(torch.cat([basis, torch.ones(1, 7)])) == 7
+    products = basis @ basis.T
+    torch.testing.assert_close(products, torch.diag(products.diag()), atol=1e-5, rtol=0)
+
+
 def test_wrong_inputs_are_refused_in_words():
     with pytest.raises(UsageError, match=r"hidden is \(4, 0\), expected widths of at least 1"):
         MADE((1, 2, 2), 3, hidden=(4, 0))
+    with pytest.raises(UsageError, match="cosines is 0, expected at least 1"):
+        MADE((1, 2, 2), 3, cosines=0)
     with pytest.raises(UsageError, match="not class-conditional"):
         MADE((1, 1, 1), 3).sample(1, torch.zeros(1, dtype=torch.int64), generator=torch.Generator())

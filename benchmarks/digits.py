@@ -1,0 +1,185 @@
+"""Test bits/dim on the digits (8×8, 17 levels) under one fixed protocol: `python -m benchmarks.digits`.
+
+Each model gets 60 CPU-seconds of optimiser steps on one thread (evaluation excluded), Adam, and the weights
+that were best on validation; the test set is looked at once. Five splits, by the permutations
+`default_rng(0…4)`. Hyperparameters were chosen on the validation sets. Results go to benchmarks/results:
+digits.json with receipts, digits.md to read.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+from torch import nn
+
+import dulcourse
+from dulcourse.autoregressive.histogram import Histogram
+from dulcourse.autoregressive.made import MADE
+from dulcourse.data import load
+from dulcourse.data.dataset import Dataset
+from dulcourse.training import History, Loss, evaluate, fit
+
+RESULTS = Path(__file__).with_name("results")
+SHAPE, LEVELS = (1, 8, 8), 17
+Train = Callable[[Dataset, Dataset, torch.Generator, float], tuple[nn.Module, History | None]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the table: how it is trained, and what it is compared with."""
+
+    train: Train
+    peer: str = ""
+    peer_bits: float | None = None
+    target: float | None = None
+    loss: Loss | None = None  # bounds: what is evaluated in place of −log p(x)
+
+
+def by_gradient(build: Callable[[torch.Generator], nn.Module], **options) -> Train:
+    """Train `build(generator)` with `fit(…, **options)` until its time is spent."""
+
+    def train(data: Dataset, validation: Dataset, generator: torch.Generator, seconds: float):
+        model = build(generator)
+        spent = {"steps": 10**9, "max_seconds": seconds, "clock": time.process_time, "progress": False}
+        return model, fit(model, data, validation, generator=generator, **spent, **options)
+
+    return train
+
+
+def by_counting(shared: bool) -> Train:
+    """A histogram, with half a count added to each level."""
+
+    def train(data: Dataset, validation: Dataset, generator: torch.Generator, seconds: float):
+        return Histogram.fit(data.x, LEVELS, smoothing=0.5, shared=shared), None
+
+    return train
+
+
+MADE_OPTIONS = {"lr": 2e-3, "evaluate_every": 50, "patience": 20}
+
+ROWS = {
+    "shared histogram": Row(by_counting(shared=True), peer="shared histogram", peer_bits=2.971),
+    "histogram per pixel": Row(by_counting(shared=False), peer="histogram per pixel", peer_bits=2.434),
+    "MADE": Row(
+        by_gradient(lambda g: MADE(SHAPE, LEVELS, dropout=0.5, generator=g), **MADE_OPTIONS),
+        peer="karpathy MADE",
+        peer_bits=2.088,
+        target=2.05,
+    ),
+    "MADE, 8 cosines": Row(
+        by_gradient(lambda g: MADE(SHAPE, LEVELS, cosines=8, dropout=0.5, generator=g), **MADE_OPTIONS),
+        peer="karpathy MADE",
+        peer_bits=2.088,
+        target=2.05,
+    ),
+}
+
+
+def measure(row: Row, seed: int, seconds: float) -> dict[str, float]:
+    """Train on one split, look at its test set once, and time the sampler."""
+    train, validation, test = (load("digits", split, seed=seed) for split in ("train", "validation", "test"))
+    generator = torch.Generator().manual_seed(seed)
+    model, history = row.train(train, validation, generator, seconds)
+    result = {"seed": seed, "test": evaluate(model, test, loss=row.loss)}
+    result["validation"] = evaluate(model, validation, loss=row.loss)
+    result["sampled_per_second"] = _rate(lambda: model.sample(256, generator=generator), 256)
+    if history is not None:
+        result |= {"steps": history.step[-1], "best_step": history.step[history.best]}
+        result["seconds"] = history.seconds
+    return result
+
+
+def receipt(seeds: list[int], seconds: float) -> dict:
+    """What a reader needs to know to believe the numbers, or to measure them again."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "library": library_hash(),
+        "seeds": seeds,
+        "seconds": seconds,
+    }
+
+
+def library_hash() -> str:
+    """BLAKE2b over the names and contents of the library's sources."""
+    root, digest = Path(dulcourse.__file__).parent, blake2b(digest_size=8)
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def table(results: dict[str, dict]) -> str:
+    """The results as Markdown, in the order of ROWS."""
+    lines = [
+        "| model | test bits/dim | spread over splits | peer | difference ± 2 SE | target | sampled/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join(
+        [*lines, *(_line(name, ROWS[name], results[name]) for name in ROWS if name in results), ""]
+    )
+
+
+def _line(name: str, row: Row, result: dict) -> str:
+    bits = [split["test"] for split in result["splits"]]
+    mean, spread = statistics.mean(bits), statistics.stdev(bits) if len(bits) > 1 else math.nan
+    error = 2 * spread / math.sqrt(len(bits))
+    peer = "–" if row.peer_bits is None else f"{row.peer} {row.peer_bits:.3f}"
+    difference = "–" if row.peer_bits is None else f"{mean - row.peer_bits:+.3f} ± {error:.3f}"
+    target = "–" if row.target is None else f"≤ {row.target}"
+    rate = statistics.median(split["sampled_per_second"] for split in result["splits"])
+    return f"| {name} | {mean:.3f} | {spread:.3f} | {peer} | {difference} | {target} | {rate:,.0f} |"
+
+
+def _rate(work: Callable[[], object], items: int) -> float:
+    work()  # warm up
+    start = time.process_time()
+    work()
+    return items / (time.process_time() - start)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example: python -m benchmarks.digits --only MADE --seeds 0 1 --seconds 20",
+    )
+    parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS), help="rows to measure")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="split seeds")
+    parser.add_argument("--seconds", type=float, default=60.0, help="CPU-seconds of optimiser steps")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of digits.json and digits.md")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure the rows that were asked for; the others keep the results they have."""
+    arguments = _arguments()
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "digits.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    for name in arguments.only:
+        splits = []
+        for seed in arguments.seeds:
+            splits.append(measure(ROWS[name], seed, arguments.seconds))
+            print(f"{name}, split {seed}: test {splits[-1]['test']:.4f} bits/dim", flush=True)
+        results[name] = {"receipt": receipt(arguments.seeds, arguments.seconds), "splits": splits}
+        path.write_text(json.dumps(results, indent=1) + "\n")
+        path.with_suffix(".md").write_text(table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
