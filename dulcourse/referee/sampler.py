@@ -28,6 +28,8 @@ ROWS = 1 << 14  # conditionals asked about: all 64 positions of 256 small images
 FAR = 5.0  # statistics beyond this are no accident: 6e-7 for a normal
 
 Images = Int64[np.ndarray, "n C H W"]
+Known = Int64[np.ndarray, "m C H W"]  # training images: any number of them
+Honest = Int64[np.ndarray, "k C H W"]
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,10 @@ def sampler_test(
     frozen: Frozen,
     n: int,
     *,
-    train: Images,
+    train: Known,
     generator: np.random.Generator,
     reference: AutoregressiveModel | None = None,
-    honest: Images | None = None,
+    honest: Honest | None = None,
 ) -> SamplerResult:
     """`draw` and `judge` in one. A grader calls them apart, closing the sampling party in between (rule
     8).
@@ -86,10 +88,10 @@ def judge(
     frozen: Frozen,
     samples: Images,
     *,
-    train: Images,
+    train: Known,
     generator: np.random.Generator,
     reference: AutoregressiveModel | None = None,
-    honest: Images | None = None,
+    honest: Honest | None = None,
 ) -> SamplerResult:
     """Do the samples follow the conditionals, and are they new and different images of the right kind?
 
@@ -192,14 +194,14 @@ def _reference_samples(reference: AutoregressiveModel, n: int, generator: np.ran
     return reference.sample(n, generator=seeded).cpu().numpy()
 
 
-def _alike(samples: Images, honest: Images) -> list[str]:
+def _alike(samples: Images, honest: Honest) -> list[str]:
     different, usual = (len(np.unique(x.reshape(len(x), -1), axis=0)) / len(x) for x in (samples, honest))
     if different >= usual / 2:
         return []
     return [f"only {different:.0%} of the samples differ from each other (honest ones: {usual:.0%})."]
 
 
-def _copies(samples: Images, honest: Images, train: Images) -> list[str]:
+def _copies(samples: Images, honest: Honest, train: Known) -> list[str]:
     """Nearest training images: samples must not be much nearer to them than honest ones are."""
     near, usual = (_nearest(x, train) for x in (samples, honest))
     if near.mean() >= usual.mean() / 2:
@@ -210,13 +212,13 @@ def _copies(samples: Images, honest: Images, train: Images) -> list[str]:
     ]
 
 
-def _nearest(x: Images, train: Images) -> Int64[np.ndarray, " n"]:
+def _nearest(x: Images, train: Known) -> Int64[np.ndarray, " n"]:
     """How many symbols differ between each image and the training image nearest to it."""
     x, train = x.reshape(len(x), -1).astype(np.int16), train.reshape(len(train), -1).astype(np.int16)
     return np.array([(train != image).sum(axis=1).min() for image in x])
 
 
-def _cost(samples: Images, honest: Images, reference: AutoregressiveModel) -> list[str]:
+def _cost(samples: Images, honest: Honest, reference: AutoregressiveModel) -> list[str]:
     """Samples must cost the reference about what its own do: a wide band, for samplers of invented images
     only.
     """
