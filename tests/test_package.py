@@ -1,6 +1,8 @@
 """The library stands alone: imported lazily, without the grader, without what a homework withholds."""
 
 import ast
+import doctest
+import pkgutil
 import re
 import subprocess
 import sys
@@ -142,3 +144,16 @@ def test_no_module_seeds_a_global_generator():
 def test_no_file_of_the_library_names_a_place_on_some_machine():
     for path in FILES:
         assert not re.search(r"/(home|root|Users|work)/", path.read_text()), path.name
+
+
+def test_examples_in_docstrings_are_true():
+    import dulcourse
+
+    found = [pkgutil.resolve_name(name) for name in _modules(dulcourse)]
+    results = [doctest.testmod(module) for module in found]
+    assert sum(result.attempted for result in results) > 0
+    assert [result.failed for result in results] == [0] * len(found)
+
+
+def _modules(package) -> list[str]:
+    return [module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]

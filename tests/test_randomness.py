@@ -22,7 +22,15 @@ def test_draws_are_equal_exactly_when_the_labels_are(key, one, other):
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [(("ab",), ("a", "b")), (("1",), (1,)), (("a",), (b"a",)), ((), ("",)), ((1, 2), (12,)), ((1,), (-1,))],
+    [
+        (("ab",), ("a", "b")),
+        (("a", "b"), ("asb",)),
+        (("1",), (1,)),
+        (("a",), (b"a",)),
+        ((), ("",)),
+        ((1, 2), (12,)),
+        ((1,), (-1,)),
+    ],
 )
 def test_labels_that_look_alike_are_told_apart(one, other):
     assert derive(b"key", *one) != derive(b"key", *other)
