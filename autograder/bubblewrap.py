@@ -54,7 +54,7 @@ class Python:
         return [f for f in outside if not any(f != other and f.is_relative_to(other) for other in outside)]
 
     def masks(self) -> list[Path]:
-        """Folders that would show the grader's side: the course installed among the packages, or lying in a bound one."""
+        """Folders that would show the grader's side: the course among packages or in a bound folder."""
         installed = [folder / name for folder in self._packages() for name in _OURS]
         repository = WORKER.parent.parent
         bound = [Path("/usr"), *self.folders]
@@ -118,7 +118,7 @@ def _parents(places: Iterable[Path]) -> list[str]:
 
 
 def _gpu() -> list[str]:
-    """Devices and driver of an NVIDIA GPU. Written from the driver's documentation; not tried on a machine that has one."""
+    """Devices and driver of an NVIDIA GPU: as its driver documents them; not tried on a machine with one."""
     devices = [*sorted(Path("/dev").glob("nvidia[0-9]*")), *(Path(name) for name in _NVIDIA)]
     return [
         *(part for device in devices for part in ("--dev-bind-try", str(device), str(device))),
@@ -181,15 +181,16 @@ def bubblewrap() -> str:
 
 
 _NO_BUBBLEWRAP = (
-    "bubblewrap is not installed, and notebooks run only behind it; install it with `sudo apt install bubblewrap` "
-    "(Debian, Ubuntu) or `sudo dnf install bubblewrap` (Fedora)."
+    "bubblewrap is not installed, and notebooks run only behind it; install it with `sudo apt install "
+    "bubblewrap` (Debian, Ubuntu) or `sudo dnf install bubblewrap` (Fedora)."
 )
 
 # What bubblewrap says when it is not allowed to work → what to do about it.
 _CURES: tuple[tuple[Callable[[str], bool], str], ...] = (
     (
         lambda said: "No space left on device" in said or "ENOSPC" in said,
-        "user namespaces are switched off here; `sudo sysctl user.max_user_namespaces=15000` allows them, or run the grader as root.",
+        "user namespaces are switched off here; `sudo sysctl user.max_user_namespaces=15000` allows them, or "
+        "run the grader as root.",
     ),
     (
         lambda said: (
@@ -200,9 +201,9 @@ _CURES: tuple[tuple[Callable[[str], bool], str], ...] = (
     ),
     (
         lambda said: "No permissions to create" in said or "Operation not permitted" in said,
-        "namespaces are forbidden here, as in a container with Docker's default profile; start the container with "
-        "`--security-opt seccomp=unconfined --security-opt apparmor=unconfined --cap-add SYS_ADMIN`, or, outside one, `sudo sysctl "
-        "kernel.unprivileged_userns_clone=1`.",
+        "namespaces are forbidden here, as in a container with Docker's default profile; start it with "
+        "`--security-opt seccomp=unconfined --security-opt apparmor=unconfined --cap-add SYS_ADMIN`, or, outside "
+        "one, `sudo sysctl kernel.unprivileged_userns_clone=1`.",
     ),
 )
 
@@ -216,9 +217,9 @@ def explain(said: str) -> str:
 
 
 def available() -> str | None:
-    """None when notebooks can be shut in on this machine, else a sentence that says what is missing and what to do."""
+    """None when notebooks can be shut in here, else a sentence: what is missing and what to do about it."""
     if not sys.platform.startswith("linux"):
-        return f"the sandbox needs Linux, and this is {sys.platform}; grade on a Linux machine or in a virtual one."
+        return f"the sandbox needs Linux, and this is {sys.platform}; grade on Linux or in a virtual machine."
     try:
         namespaces = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts")
         line = [bubblewrap(), *namespaces, "--ro-bind", "/", "/"]

@@ -1,7 +1,7 @@
-"""The library as a submission sees it: a copy of `dulcourse` in which the answers to the homework are missing.
+"""The library as a submission sees it: a copy of `dulcourse` without the answers to the homework.
 
-The repository is never bound behind the wall. What a rubric withholds is replaced by a file that says so and raises
-ImportError; neither its source nor its compiled code is in the copy.
+The repository is never bound behind the wall. What a rubric withholds is replaced by a file that says so
+and raises ImportError; neither its source nor its compiled code is in the copy.
 """
 
 import compileall
@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 import dulcourse
+from autograder.owner import owned_name
 from dulcourse.errors import InfrastructureError, UsageError
 
 __all__ = ["MARKS", "StagedLibrary", "stage"]
@@ -59,12 +60,12 @@ def stage(
 ) -> StagedLibrary:
     """Copy the library, without the `withheld` modules (dotted names), to a temporary folder.
 
-    `problems` names the problem that asks for a module, for the sentence a student sees. `source` is the package's
-    folder; the default is the `dulcourse` that this process uses.
+    `problems` names the problem that asks for a module, for the sentence a student sees. `source` is the
+    package's folder; the default is the `dulcourse` that this process uses.
     """
     source = source or Path(dulcourse.__file__).parent
     withheld = tuple(dict.fromkeys(withheld))
-    folder = Path(tempfile.mkdtemp(prefix="dulcourse-library-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"{owned_name()}.library-"))
     try:
         folder.chmod(0o755)  # the submission reads it under another user id
         shutil.copytree(
@@ -73,7 +74,8 @@ def stage(
         for module in withheld:
             _withhold(folder, module, (problems or {}).get(module))
         sha256 = _digest(folder)
-        # The copy is read-only behind the wall, so it is compiled here; unchecked, so that file times do not matter.
+        # The copy is read-only behind the wall, so it is compiled here; unchecked, so that file times do
+        # not matter.
         compileall.compile_dir(
             folder, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
         )

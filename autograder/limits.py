@@ -1,13 +1,12 @@
-"""What a submission may use, and who holds it to that: the kernel's control groups, else rlimits and a watchdog.
+"""What a submission may use, and who holds it to that: the kernel's control groups, or a watchdog.
 
-An enforcer admits one sandbox before anything of the student's runs there, knows afterwards whether memory ran out
-(a fact, not a claim), and leaves nothing behind.
+An enforcer admits one sandbox before anything of the student's runs there, knows afterwards whether memory
+ran out (a fact, not a claim), and leaves nothing behind.
 """
 
 import contextlib
 import itertools
 import os
-import re
 import signal
 import threading
 import time
@@ -15,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from autograder.owner import abandoned, owned_name
 
 __all__ = [
     "CgroupV1",
@@ -28,7 +29,7 @@ __all__ = [
     "sweep",
 ]
 
-_PREFIX = "dulcourse"
+_LEAF = "dulcourse.grader"
 _serial = itertools.count()
 
 
@@ -122,9 +123,10 @@ class CgroupV1:
 
 
 class CgroupV2:
-    """Control groups, version 2, where the grader's own group is delegated to it (not tried on many machines).
+    """Control groups, version 2, where the grader's own group is delegated to it (tried on files only).
 
-    A group with processes cannot hand controllers to its children, so the grader moves itself into a leaf first.
+    A group with processes cannot hand controllers to its children, so the grader moves itself into a leaf
+    first.
     """
 
     name = "cgroup-v2"
@@ -136,7 +138,7 @@ class CgroupV2:
             raise OSError("control groups of version 2 are not mounted")
         home = mount / paths[""]
         # After the first session the grader sits in its leaf: the delegated group is the one above it.
-        home = home.parent if home.name == f"{_PREFIX}.grader" else home
+        home = home.parent if home.name == _LEAF else home
         try:
             _delegate(home)
         except OSError:
@@ -166,10 +168,10 @@ class CgroupV2:
 
 
 class Watchdog:
-    """Without control groups: looks at memory twenty times a second and kills the sandbox when it is too much.
+    """Without control groups: looks at memory twenty times a second, and kills when it is too much.
 
-    Memory is counted proportionally (PSS): pages shared by n processes count 1/n in each. Resident size counts them n
-    times, and called a harmless fork storm out of memory.
+    Memory is counted proportionally (PSS): pages shared by n processes count 1/n in each. Resident size
+    counts them n times, and called a harmless fork storm out of memory.
     """
 
     name = "rlimits"
@@ -215,7 +217,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def proportional_memory(pid: int) -> int:
-    """Bytes of memory of one process, shared pages divided among those who share them; 0 for one that is gone."""
+    """Bytes of memory of one process, shared pages divided among their users; 0 for one that is gone."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -226,7 +228,7 @@ def proportional_memory(pid: int) -> int:
 
 
 def user_processes() -> int:
-    """Processes and threads of this user: an rlimit counts them all, so a sandbox's allowance comes on top."""
+    """Processes and threads of this user: an rlimit counts them all, so an allowance comes on top."""
     total = 0
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -235,13 +237,11 @@ def user_processes() -> int:
 
 
 def sweep(mounts: Path = Path("/sys/fs/cgroup")) -> list[Path]:
-    """Remove the groups of graders that were killed, and whatever still runs in them. Returns what was removed."""
+    """Remove the groups of graders that were killed, and what still runs in them. Returns what was found."""
     paths = _own_groups()
     homes = {mounts / name / path for name, path in paths.items()} | {mounts}
-    homes |= {home.parent for home in homes if home.name == f"{_PREFIX}.grader"}
-    stale = [
-        group for home in homes for group in home.glob(f"{_PREFIX}.*.*.*") if not _owner_lives(group.name)
-    ]
+    homes |= {home.parent for home in homes if home.name == _LEAF}
+    stale = [group for home in homes for group in home.glob("dulcourse.*") if abandoned(group.name)]
     for group in stale:
         with contextlib.suppress(OSError):
             for pid in (group / "cgroup.procs").read_text().split():
@@ -262,23 +262,9 @@ def _own_groups(text: str | None = None) -> dict[str, str]:
 
 
 def _make_group(home: Path) -> Path:
-    # The name says whose it is, so that a later grader can tell a dead one's groups from a living one's.
-    group = home / f"{_PREFIX}.{os.getpid()}.{_started(os.getpid())}.{next(_serial)}"
+    group = home / f"{owned_name()}.{next(_serial)}"
     group.mkdir()
     return group
-
-
-def _owner_lives(name: str) -> bool:
-    match = re.fullmatch(rf"{_PREFIX}\.(\d+)\.(\d+)\.\d+", name)
-    return match is None or _started(int(match[1])) == int(match[2])
-
-
-def _started(pid: int) -> int:
-    """When a process started, in clock ticks since boot: a process id alone is used again. −1: there is none."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except OSError:
-        return -1
 
 
 def _delegate(home: Path) -> None:
@@ -291,7 +277,7 @@ def _delegate(home: Path) -> None:
     ours, there = set(descendants(os.getpid())), [int(p) for p in (home / "cgroup.procs").read_text().split()]
     if not ours.issuperset(there):
         raise OSError("this process shares its control group with others, which are left where they are")
-    leaf = home / f"{_PREFIX}.grader"
+    leaf = home / _LEAF
     leaf.mkdir(exist_ok=True)
     for pid in there:
         _write(leaf / "cgroup.procs", pid)

@@ -32,6 +32,7 @@ from autograder.bubblewrap import (
 )
 from autograder.library import StagedLibrary
 from autograder.limits import Enforcer, Limits
+from autograder.owner import abandoned, owned_name
 from dulcourse.errors import InfrastructureError, UsageError
 
 __all__ = ["Python", "Sandbox", "available", "explain", "launch"]
@@ -106,12 +107,12 @@ def launch(
     unsafe: bool = False,
     python: Python | None = None,
 ) -> Sandbox:
-    """Start a worker behind the wall; it waits for what the channel brings. `InfrastructureError` if it cannot start."""
+    """Start a worker behind the wall, waiting for its channel. `InfrastructureError` if it cannot."""
     python = python or Python.current()
     if unsafe:
         return _launch_unsafe(library, limits, threads, python)
     program = seccomp.program()
-    sweep_once()
+    _sweep_once()
     enforcer = limits_module.enforcer(limits)
     with contextlib.ExitStack() as failed, contextlib.ExitStack() as given:
         failed.callback(enforcer.close)
@@ -127,7 +128,8 @@ def launch(
         inside = command(
             python=python, slot=slot, channel=theirs.fileno(), processes=_own_count(limits, enforcer)
         )
-        # The options travel through a file, so that the command line, which is seen inside, shows none of them.
+        # The options travel through a file, so that the command line, which is seen inside, shows none of
+        # them.
         process = _launcher().popen(
             [bubblewrap(), "--args", str(arguments), "--", *inside],
             pass_fds=[arguments, theirs.fileno(), *fds.values()],
@@ -181,9 +183,9 @@ def _launch_unsafe(library: StagedLibrary, limits: Limits, threads: int, python:
     """The same worker with no wall around it, for one's own notebooks."""
     if os.geteuid() == 0:
         raise UsageError(
-            "--unsafe-no-sandbox runs notebooks with all your rights and refuses to do so as root; use another user."
+            "--unsafe-no-sandbox runs notebooks with all your rights and refuses root; use another user."
         )
-    folder = Path(tempfile.mkdtemp(prefix="dulcourse-unsafe-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"{owned_name()}.unsafe-"))
     with contextlib.ExitStack() as failed, contextlib.ExitStack() as given:
         failed.callback(shutil.rmtree, folder, ignore_errors=True)
         ours, theirs = _closing(given, failed)
@@ -230,7 +232,8 @@ def _memory_file(stack: contextlib.ExitStack, content: bytes) -> int:
 class _Launcher:
     """Starts processes from one thread that lives as long as the grader.
 
-    A sandbox dies with the *thread* that started it (PR_SET_PDEATHSIG), and a scheduler's threads come and go.
+    A sandbox dies with the *thread* that started it (PR_SET_PDEATHSIG), and a scheduler's threads come and
+    go.
     """
 
     def __init__(self):
@@ -270,6 +273,9 @@ def _launcher() -> _Launcher:
 
 
 @functools.cache
-def sweep_once() -> None:
+def _sweep_once() -> None:
     """What graders that were killed left behind is removed when the first sandbox starts."""
     limits_module.sweep()
+    for folder in Path(tempfile.gettempdir()).glob("dulcourse.*"):
+        if abandoned(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)

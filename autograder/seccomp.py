@@ -1,8 +1,8 @@
 """The system calls that nothing behind the wall may make, as a program for the kernel's filter.
 
-Namespaces already keep a notebook away from files, processes and networks. The filter takes away the calls that
-could open a way round them: new namespaces and mounts, other processes' memory, kernel interfaces with a history.
-It is forty lines of classic BPF, so it is written here rather than taken from a library.
+Namespaces already keep a notebook away from files, processes and networks. The filter takes away the calls
+that could open a way round them: new namespaces and mounts, other processes' memory, kernel interfaces with
+a history. It is forty lines of classic BPF, so it is written here rather than taken from a library.
 """
 
 import errno

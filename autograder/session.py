@@ -4,8 +4,8 @@
         outcome = session.run(notebook, assignment="hw1", parameters={"seed": 0}, mode="train", seconds=60)
         answer = session.call("made.logits", {"x": x})
 
-What ended a run is decided from facts seen here (memory, the clock, the channel). What the worker says about it is
-believed only where it hurts the submission.
+What ended a run is decided from facts seen here (memory, the clock, the channel). What the worker says
+about it is believed only where it hurts the submission.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ class Withheld:
 
 @dataclass
 class Outcome:
-    """How a run ended and what it left: everything here is sanitised, capped, and believed by nobody for points."""
+    """How a run ended and what it left: all of it sanitised and capped, none of it worth points."""
 
     verdict: Verdict
     reason: str = ""
@@ -81,8 +81,8 @@ class _ViolationError(Exception):
 class Session:
     """A sandbox with one notebook in it, and the respondent it becomes when its cells have run.
 
-    Entering starts the sandbox and its kernel; leaving kills it and waits until its namespace is empty. A session
-    belongs to one thread at a time; several may be open at once, each in its own `slot`.
+    Entering starts the sandbox and its kernel; leaving kills it and waits until its namespace is empty. A
+    session belongs to one thread at a time; several may be open at once, each in its own `slot`.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Session:
         self.kill()
 
     def kill(self) -> None:
-        """Kill everything inside and wait until nothing of it is left. May be called again, and by other threads."""
+        """Kill everything inside and wait until nothing is left. May be called again, by any thread."""
         if self._sandbox is not None:
             self._sandbox.close()
 
@@ -144,9 +144,9 @@ class Session:
     ) -> Outcome:
         """Run a notebook's code cells, going on after errors.
 
-        `until` is the index of the first cell that is *not* run. A replay without it stops as soon as every name in
-        `checkpoints` has been handed in. `seconds` is wall clock, from delivery. Raises `InfrastructureError` for
-        whatever goes wrong before the notebook is delivered; never after.
+        `until` is the index of the first cell that is *not* run. A replay without it stops as soon as every
+        name in `checkpoints` has been handed in. `seconds` is wall clock, from delivery. Raises
+        `InfrastructureError` for whatever goes wrong before the notebook is delivered; never after.
         """
         self._set_up(assignment, mode, checkpoints or {})
         outcome = Outcome(Verdict.graded, limits=self.limits)
@@ -177,7 +177,7 @@ class Session:
         return outcome
 
     def call(self, name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The kernel's answer to a question, or `Malformed`; `SessionDead` when there will be no more answers."""
+        """The kernel's answer to a question, or `Malformed`; `SessionDead` when there will be no more."""
         if self._dead is not None:
             raise self._dead
         if not self._serving or self._sandbox is None:
@@ -340,7 +340,10 @@ class Session:
         if "bwrap:" in said:
             return sandbox.explain(said)
         state = f"exit code {code}" if code is not None else str(error)
-        return f"no kernel could be started behind the wall ({state}): {said or 'it said nothing'}. Run `autograder doctor`."
+        return (
+            f"no kernel could be started behind the wall ({state}): {said or 'it said nothing'}. "
+            "Run `autograder doctor`."
+        )
 
 
 _SENTENCES = {

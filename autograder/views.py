@@ -27,7 +27,7 @@ class CellView:
 
 
 def clean_text(text: str, limit: int = 20_000) -> str:
-    """Text as a terminal would have left it: no escapes, the last state of progress bars, head and tail when long."""
+    """Text as a terminal would have left it: no escapes, progress bars at their last state, not too long."""
     plain = _ESCAPES.sub("", text).replace("\r\n", "\n")
     lines = (_last_state(line) for line in plain.split("\n"))
     clean = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", "\n".join(lines)).rstrip()
@@ -41,7 +41,7 @@ def _last_state(line: str) -> str:
 
 
 def clean_png(data: bytes) -> bytes | None:
-    """A PNG file with nothing but its picture in it; None when it is not one, is broken, or too large to show."""
+    """A PNG file with nothing but its picture in it; None when it is none, broken, or too large to show."""
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return None
     kept, position = [data[:8]], 8

@@ -2,7 +2,8 @@
 
     python -I worker.py CHANNEL FOLDER LIBRARY PROCESSES
 
-CHANNEL is the number of an inherited socket. Frames (`dulcourse.referee.wire`) that come and go, in this order:
+CHANNEL is the number of an inherited socket. Frames (`dulcourse.referee.wire`) that come and go, in this
+order:
 
     →  hello                                       the kernel is there
     ←  setup: assignment, mode, sizes; checkpoints
@@ -12,8 +13,8 @@ CHANNEL is the number of an inherited socket. Frames (`dulcourse.referee.wire`) 
     →  end: claim, reason
     ←  questions, relayed to the kernel, whose answers are relayed back
 
-Nothing that is said here can raise a score: what the grader believes, it has seen from outside. This file is bound
-behind the wall alone, so it imports nothing of the grader.
+Nothing that is said here can raise a score: what the grader believes, it has seen from outside. This file
+is bound behind the wall alone, so it imports nothing of the grader.
 """
 
 import asyncio
@@ -53,8 +54,8 @@ app.start()
 def main(channel: int, folder: Path, library: Path, processes: int) -> None:
     harden(processes)
     kernel = Kernel(folder, library)
-    # The kernel imports torch on its own; meanwhile papermill is imported here. A grammar in jsonschema's format
-    # checker would take longer than everything else together, and is not needed.
+    # The kernel imports torch on its own; meanwhile papermill is imported here. A grammar in jsonschema's
+    # format checker would take longer than everything else together, and is not needed.
     sys.modules["rfc3987_syntax"] = None
     wire = load_wire(library)
     link = Channel(socket.socket(fileno=channel), wire)
@@ -137,7 +138,8 @@ class Kernel:
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": str(library)},
             cwd=folder,
-            # A submission that signals its process group reaches itself. Without a wall the group is the only hold on it.
+            # A submission that signals its process group reaches itself. Without a wall the group is the
+            # only hold on it.
             process_group=0 if folder == Path("/tmp") else None,
         )
         self.said, self.limit, self.flooded = b"", 64 << 20, lambda: None
@@ -182,9 +184,8 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
             if identity:
                 stream.identity = identity
             if channel in ("shell", "iopub"):
-                threading.Thread(
-                    target=watch, args=(stream.get_monitor_socket(zmq.EVENT_DISCONNECTED),), daemon=True
-                ).start()
+                monitor = stream.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+                threading.Thread(target=watch, args=(monitor,), daemon=True).start()
             stream.connect(self._make_url(channel))
             return stream
 
@@ -194,7 +195,7 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
     def watch(monitor):
         """zmq drops the connection that brings a message too large; so does a kernel that dies."""
         with contextlib.suppress(zmq.ZMQError):
-            zmq.Socket.recv_multipart(monitor)
+            zmq.Socket.shadow(monitor).recv_multipart()  # blocking: a thread of its own has no event loop
             time.sleep(0.3)
             if kernel.alive():
                 link.end("output_flood", "one message was too large")
@@ -428,7 +429,7 @@ def watch_process(kernel: Kernel) -> NoReturn:
 
 
 def relay(link: Channel, stream: socket.socket, kernel: Kernel, wire: Any) -> None:
-    """Questions to the kernel, answers back, neither looked at. The grader does the checking and has the clock."""
+    """Questions to the kernel, answers back, neither looked at: the grader checks, and has the clock."""
     while True:
         try:
             question = wire.read_frame(link.stream)

@@ -1,0 +1,94 @@
+"""Small notebooks, benign and hostile, and a library without torch for them to hand in to.
+
+The hostile ones are texts here, and run only behind the wall.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import dulcourse
+
+# A user id that no other grader on this machine uses at the moment.
+SLOT = 2000 + os.getpid() % 50_000
+
+PREAMBLE = "import os, sys, signal, socket, subprocess, threading, time\nimport numpy as np\n"
+
+
+def notebook(*sources: str, problems: tuple[str | None, ...] = ()) -> dict[str, Any]:
+    """A notebook with a parameters cell (index 0) and one code cell for each source (index 1, 2, …)."""
+    cells = [_cell("parameters", "seed = 0", {"tags": ["parameters"]})]
+    for i, source in enumerate(sources):
+        problem = problems[i] if i < len(problems) else f"p{i + 1}"
+        metadata = {"dulcourse": {"problem": problem}} if problem else {}
+        cells.append(_cell(f"cell-{i + 1}", dedent(source), metadata))
+    return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def _cell(name: str, source: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "cell_type": "code",
+        "id": name,
+        "metadata": metadata,
+        "source": source,
+        "outputs": [],
+        "execution_count": None,
+    }
+
+
+_HANDIN = '''
+"""A hand-in that needs no torch: weights are whatever bytes `train` returns."""
+import types
+from pathlib import Path
+
+registry = {}
+session = types.SimpleNamespace(mode="train", folder=Path("handin"), assignment=None)
+
+def begin(assignment, *, mode=None, folder=None):
+    session.assignment, session.mode, session.folder = assignment, mode or "train", Path(folder or "handin")
+
+def trained(name, train):
+    path = session.folder / f"{name}.safetensors"
+    if session.mode == "train":
+        path.write_bytes(train())
+    elif not path.exists():
+        return None
+    registry[name] = path.read_bytes()
+    return registry[name]
+'''
+
+_SERVE = """
+import socket
+from dulcourse.referee.wire import WireClosed, decode, encode, read_frame, write_frame
+
+def serve(path, functions):
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.connect(path)
+        while True:
+            try:
+                header, arrays = decode(read_frame(stream))
+            except WireClosed:
+                return
+            write_frame(stream, _answer(header, arrays, functions))
+
+def _answer(header, arrays, functions):
+    try:
+        result = functions[header["call"].removeprefix("function.")](**arrays)
+    except Exception as error:
+        return encode({"ok": False, "error": f"{type(error).__name__}: {error}", "id": header["id"]}, {})
+    return encode({"ok": True, "id": header["id"]}, {"result": result})
+"""
+
+
+def small_library(folder: Path) -> Path:
+    """A stand-in for `dulcourse` whose kernel is there in half a second; the frames are the real ones."""
+    package = folder / "dulcourse"
+    (package / "referee").mkdir(parents=True)
+    for path, text in {"__init__.py": "", "handin.py": _HANDIN, "referee/serve.py": _SERVE}.items():
+        (package / path).write_text(text)
+    (package / "referee" / "__init__.py").touch()
+    (package / "secret_answer.py").write_text("ANSWER = 42\n")
+    shutil.copy(Path(dulcourse.__file__).parent / "referee" / "wire.py", package / "referee")
+    return package
