@@ -84,4 +84,6 @@ def test_secrets_have_128_bits_and_differ():
     secrets = {new_secret() for _ in range(100)}
     assert len(secrets) == 100
     assert all(len(secret) == KEY_BYTES == 16 for secret in secrets)
-    assert len({secret[0] for secret in secrets}) > 50  # and not only in the last byte
+    assert all(
+        len(set(byte)) > 50 for byte in zip(*secrets, strict=True)
+    )  # all of it, not 32 bits and padding
