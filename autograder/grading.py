@@ -16,6 +16,7 @@ from autograder.pipeline import Desk, Task, grade_one, nothing_to_run, prepare
 from autograder.rebuild import load_release
 from autograder.receipt import rubric_hash, same_run, same_score
 from autograder.reference import References
+from autograder.report.text import shorten
 from autograder.report.written import read_marks
 from autograder.results import UNFINISHED, SubmissionResult, Verdict, read_result, write_atomically
 from autograder.rubric import Rubric, load_rubric
@@ -194,7 +195,8 @@ def _one(desk: Desk, task: Task, open_session: Callable[[], Any], event: str) ->
     except Exception as error:
         # A fault of ours is never the student's, and never silent. The other submissions go on.
         write_atomically(desk.out / task.student / "fault.txt", traceback.format_exc())
-        reason = f"The grader has a fault ({type(error).__name__}: {error}); fault.txt has the details."
+        said = shorten(" ".join(str(error).split()), 120)
+        reason = f"The grader has a fault ({type(error).__name__}: {said}); fault.txt has the details."
         result = nothing_to_run(desk, task.submission, Verdict.infrastructure_error, reason)
     else:
         (desk.out / task.student / "fault.txt").unlink(missing_ok=True)
