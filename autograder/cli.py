@@ -123,7 +123,7 @@ def report(out: Results, course: Course = None) -> None:
 def calibrate(
     assignment: Assignment,
     tier: TierName = "cpu",
-    seeds: Annotated[int, typer.Option(min=5, help="Trainings of each reference, seeds 0, 1, …")] = 5,
+    seeds: Annotated[int, typer.Option(min=5, help="Trainings of each reference; the first is kept.")] = 6,
     course: Course = None,
 ) -> None:
     """Train the reference models and measure their spread: the thresholds of the rubric come from it.

@@ -11,7 +11,7 @@ import numpy as np
 from autograder.rubric import Model, Rubric, load_module
 from dulcourse.errors import UsageError
 
-__all__ = ["References", "Trusted", "load_reference", "weights_path"]
+__all__ = ["References", "Trusted", "load_reference", "public_images", "weights_path"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,7 @@ class References:
         with self._lock:
             if model.name not in self._known:
                 reference = load_reference(self._rubric, model, self._tier)
-                images = _public(model.data, tuple(model.options.items()))
-                self._known[model.name] = Trusted(reference, images)
+                self._known[model.name] = Trusted(reference, public_images(model))
             return self._known[model.name]
 
     def check(self) -> None:
@@ -69,9 +68,13 @@ def load_reference(rubric: Rubric, model: Model, tier: str) -> Any:
     return reference.eval().requires_grad_(False)
 
 
+def public_images(model: Model) -> np.ndarray:
+    """The training images that students get when they ask for them, int64 [n, C, H, W]."""
+    return _public(model.data, tuple(model.options.items()))
+
+
 @cache
 def _public(name: str, options: tuple[tuple[str, Any], ...]) -> np.ndarray:
-    """The training images that students get when they ask for them; the same in every batch."""
     from dulcourse import data
 
     return data.load(name, "train", **dict(options)).x.numpy()
