@@ -17,6 +17,15 @@ def test_toy1d_has_a_law():
     assert p.sum() == pytest.approx(1, abs=1e-12)
 
 
+def test_toy1d_has_the_law_of_its_formula():
+    """Half a step to either side of x, everything below ½ in 0 and everything above 98½ in 99."""
+    weight, mean, std = torch.tensor(toy1d._CLUMPS, dtype=torch.float64).T[:, :, None]
+    edges = torch.arange(100, dtype=torch.float64) - 0.5
+    edges = torch.cat([torch.tensor([-torch.inf]), edges[1:], torch.tensor([torch.inf])])
+    expected = (weight * torch.special.ndtr((edges - mean) / std)).sum(0).diff()
+    assert toy1d.probabilities() == pytest.approx(expected.numpy(), abs=1e-12)
+
+
 def test_toy1d_follows_its_law():
     n = 8000
     counts = torch.bincount(data.load("toy1d", "train", n=n).x.flatten(), minlength=100).numpy()
