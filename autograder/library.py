@@ -6,8 +6,12 @@ and raises ImportError; neither its source nor its compiled code is in the copy.
 
 import compileall
 import hashlib
+import importlib.util
+import os
 import py_compile
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,8 +22,9 @@ import dulcourse
 from autograder.owner import owned_name
 from dulcourse.errors import InfrastructureError, UsageError
 
-__all__ = ["MARKS", "StagedLibrary", "stage"]
+__all__ = ["FONTS", "MARKS", "StagedLibrary", "stage"]
 
+FONTS = ".matplotlib"  # in the copy; the worker puts it where matplotlib looks
 MARKS = "withheld"  # folder in the temporary folder where a withheld module notes that it was asked for
 
 _STUB = '''"""Withheld while this homework is graded."""
@@ -56,12 +61,17 @@ class StagedLibrary:
 
 
 def stage(
-    withheld: Iterable[str] = (), *, problems: Mapping[str, str] | None = None, source: Path | None = None
+    withheld: Iterable[str] = (),
+    *,
+    problems: Mapping[str, str] | None = None,
+    source: Path | None = None,
+    fonts: bool = True,
 ) -> StagedLibrary:
     """Copy the library, without the `withheld` modules (dotted names), to a temporary folder.
 
     `problems` names the problem that asks for a module, for the sentence a student sees. `source` is the
-    package's folder; the default is the `dulcourse` that this process uses.
+    package's folder; the default is the `dulcourse` that this process uses. With `fonts`, the list of fonts
+    that matplotlib would make again behind every wall comes along.
     """
     source = source or Path(dulcourse.__file__).parent
     withheld = tuple(dict.fromkeys(withheld))
@@ -71,14 +81,17 @@ def stage(
         shutil.copytree(
             source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
         )
-        for module in withheld:
-            _withhold(folder, module, (problems or {}).get(module))
+        stubs = [_withhold(folder, module, (problems or {}).get(module)) for module in withheld]
         sha256 = _digest(folder)
         # The copy is read-only behind the wall, so it is compiled here; unchecked, so that file times do
         # not matter.
         compileall.compile_dir(
             folder, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
         )
+        for stub in stubs:
+            Path(importlib.util.cache_from_source(str(stub))).unlink(missing_ok=True)
+        if fonts:
+            _list_fonts(folder / FONTS)
         _open_to_all(folder)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -91,8 +104,8 @@ def stage(
     return StagedLibrary(folder, withheld, sha256)
 
 
-def _withhold(folder: Path, module: str, problem: str | None) -> None:
-    """Put a file in a module's place that says why it is not there."""
+def _withhold(folder: Path, module: str, problem: str | None) -> Path:
+    """Put a file in a module's place that says why it is not there; returns that file."""
     path = folder.joinpath(*module.split("."))
     if path.is_dir():
         shutil.rmtree(path)
@@ -107,6 +120,14 @@ def _withhold(folder: Path, module: str, problem: str | None) -> None:
     asks = f"problem {problem!r} asks" if problem else "this homework asks"
     words = f"{module} is withheld here, because {asks} you to write it; use your own code instead."
     stub.write_text(_STUB.format(words=words, module=module, marks=MARKS))
+    return stub
+
+
+def _list_fonts(folder: Path) -> None:
+    """Let matplotlib look for fonts once for a whole batch."""
+    environment = {**os.environ, "MPLCONFIGDIR": str(folder)}
+    code = "import matplotlib.font_manager"
+    subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
 
 
 def _digest(folder: Path) -> str:

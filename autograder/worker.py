@@ -27,6 +27,7 @@ import re
 import resource
 import secrets
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -53,6 +54,8 @@ app.start()
 
 def main(channel: int, folder: Path, library: Path, processes: int) -> None:
     harden(processes)
+    with contextlib.suppress(OSError):
+        shutil.copytree(library / ".matplotlib", folder / ".matplotlib")
     kernel = Kernel(folder, library)
     # The kernel imports torch on its own; meanwhile papermill is imported here. A grammar in jsonschema's
     # format checker would take longer than everything else together, and is not needed.
@@ -449,21 +452,21 @@ def view(outputs: list[dict]) -> tuple[list[str], list[bytes]]:
     """What a cell showed: texts and PNG pictures, clipped. The grader checks and cleans both."""
     import base64
 
-    texts, images = [], []
+    text, images = "", []
     for output in outputs:
-        data = output.get("data", {})
-        if output["output_type"] == "stream":
-            texts.append(output.get("text", ""))
-        elif output["output_type"] == "error":
-            texts.append("\n".join(map(str, output.get("traceback", []))))
-        elif "image/png" in data and len(images) < IMAGES:
+        data, stream = output.get("data", {}), output["output_type"] == "stream"
+        if "image/png" in data:
             with contextlib.suppress(ValueError, TypeError):
                 image = base64.b64decode(data["image/png"])
-                images.extend([image] if len(image) <= IMAGE_LIMIT else [])
-        elif "text/plain" in data:
-            texts.append(data["text/plain"])
-    whole = "".join(text if text.endswith("\n") else text + "\n" for text in texts if isinstance(text, str))
-    return [clip(whole, TEXT_LIMIT)] if whole else [], images
+                images.extend([image] if len(image) <= IMAGE_LIMIT and len(images) < IMAGES else [])
+            continue
+        shown = output.get("text") if stream else data.get("text/plain")
+        if output["output_type"] == "error":
+            shown = "\n".join(map(str, output.get("traceback", [])))
+        if isinstance(shown, str):
+            # Pieces of a stream follow each other as they came; anything else begins a line.
+            text += shown if stream or not text or text.endswith("\n") else "\n" + shown
+    return [clip(text, TEXT_LIMIT)] if text else [], images
 
 
 def clip(text: Any, limit: int) -> str:

@@ -10,7 +10,7 @@ import pytest
 from autograder.library import StagedLibrary, stage
 from autograder.owner import owned_name
 from autograder.sandbox import available
-from tests.autograder.notebooks import SLOT, small_library
+from tests.autograder.notebooks import processes, small_library
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,7 +27,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StagedLibrary]
     """The small library, staged, without its secret."""
     source = small_library(tmp_path_factory.mktemp("source"))
     with stage(
-        ["dulcourse.secret_answer"], problems={"dulcourse.secret_answer": "p2"}, source=source
+        ["dulcourse.secret_answer"], problems={"dulcourse.secret_answer": "p2"}, source=source, fonts=False
     ) as staged:
         yield staged
 
@@ -37,36 +37,9 @@ def nothing_left(library: StagedLibrary) -> Iterator[None]:
     """After the test: no process of its sandboxes, no control group, no temporary folder."""
     before = _temporary()
     yield
-    assert _processes() == []
+    assert processes() == []
     assert _groups() == []
     assert _temporary() <= before
-
-
-def _processes() -> list[str]:
-    """Processes inside a sandbox of ours: of its user id (root), or below this process (others)."""
-    if os.geteuid() == 0:
-        return [entry for entry in os.listdir("/proc") if entry.isdigit() and _uid(entry) == 64000 + SLOT]
-    from autograder.limits import descendants
-
-    return [
-        _command(pid)
-        for pid in descendants(os.getpid())
-        if "bwrap" in _command(pid) or "worker.py" in _command(pid)
-    ]
-
-
-def _uid(pid: str) -> int | None:
-    try:
-        return os.stat(f"/proc/{pid}").st_uid
-    except OSError:
-        return None
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
 
 
 def _groups() -> list[Path]:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from dataclasses import replace
@@ -15,14 +14,13 @@ import numpy as np
 import pytest
 
 from autograder.library import StagedLibrary
-from autograder.limits import Limits
+from autograder.limits import Limits, sweep
 from autograder.results import Verdict
 from autograder.sandbox import Python
 from autograder.session import Outcome, Session, SessionDead
-from dulcourse.errors import InfrastructureError
+from dulcourse.errors import InfrastructureError, UsageError
 from dulcourse.referee.respondent import Malformed
-from tests.autograder.notebooks import SLOT
-from tests.autograder.notebooks import PREAMBLE, notebook
+from tests.autograder.notebooks import PREAMBLE, SLOT, notebook, processes
 
 pytestmark = [pytest.mark.wall, pytest.mark.usefixtures("nothing_left")]
 
@@ -49,7 +47,8 @@ ENDINGS = {
     "kills its process group": ("os.killpg(0, signal.SIGKILL)", Verdict.kernel_died),
     "loops": ("while True: pass", Verdict.timeout),
     "loops and ignores signals": (
-        "for s in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}: signal.signal(s, signal.SIG_IGN)\nwhile True: pass",
+        "for s in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}: signal.signal(s, signal.SIG_IGN)\n"
+        "while True: pass",
         Verdict.timeout,
     ),
     "stops the worker": ("os.kill(os.getppid(), signal.SIGSTOP); time.sleep(60)", Verdict.timeout),
@@ -59,7 +58,8 @@ ENDINGS = {
     "floods file descriptor 1": ("while True: os.write(1, b'x' * 65536)", Verdict.output_flood),
     "needs much memory": ("x = bytearray(2 << 30)", Verdict.out_of_memory),
     "needs much memory in children": (
-        "for _ in range(6):\n    if os.fork() == 0: x = bytearray(b'x' * (200 << 20)); time.sleep(60)\ntime.sleep(60)",
+        "for _ in range(6):\n    if os.fork() == 0: x = bytearray(b'x' * (200 << 20)); time.sleep(60)\n"
+        "time.sleep(60)",
         Verdict.out_of_memory,
     ),
     "kills the worker": ("os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)", Verdict.sandbox_violation),
@@ -76,3 +76,370 @@ def test_verdict_of_a_run_that_ends_early(library: StagedLibrary, code: str, ver
     assert outcome.last_cell == 3, "the cell in progress is the one that ended the run"
     assert [cell.index for cell in outcome.cells] == [0, 1, 2], "what was finished before is kept"
     assert "cell 4" in outcome.reason
+
+
+def ask(
+    library: StagedLibrary, source: str, name: str = "answer", limits: Limits = LIMITS, **arrays: np.ndarray
+):
+    """The answer of a function that a notebook defines."""
+    with Session(library=library, limits=limits, slot=SLOT) as session:
+        outcome = session.run(
+            notebook(PREAMBLE, source), assignment="hw", parameters={}, mode="train", seconds=60
+        )
+        assert outcome.verdict is Verdict.graded, outcome.reason
+        return session.call(f"function.{name}", arrays)
+
+
+DEATHS = {
+    "dies": ("os._exit(3)", Verdict.kernel_died, "died"),
+    "kills the worker": ("os.kill(os.getppid(), 9); time.sleep(60)", Verdict.sandbox_violation, "died"),
+    "never answers": ("while True: pass", Verdict.timeout, "no answer"),
+    "closes its socket": (
+        "[os.close(f) for f in range(3, 64) if is_socket(f)]; time.sleep(60)",
+        Verdict.sandbox_violation,
+        "died",
+    ),
+    "answers with garbage": (
+        "[os.write(f, b'\\xff' * 4096) for f in range(3, 64) if is_socket(f)]",
+        Verdict.sandbox_violation,
+        "died",
+    ),
+    "answers with 100 MB": ("return np.zeros(100 << 20, np.uint8)", Verdict.sandbox_violation, "too large"),
+    "needs much memory": ("return np.ones(1 << 30, np.uint8)[:1]", Verdict.out_of_memory, "memory"),
+}
+
+FIND_SOCKET = """
+def is_socket(f):
+    try: return socket.socket(fileno=os.dup(f)).getpeername().endswith("referee")
+    except (OSError, AttributeError): return False
+"""
+
+
+@pytest.mark.parametrize(("code", "verdict", "word"), DEATHS.values(), ids=DEATHS)
+def test_verdict_of_a_death_in_an_answer(library: StagedLibrary, code: str, verdict: Verdict, word: str):
+    limits = replace(LIMITS, call_seconds=4)
+    with pytest.raises(SessionDead, match=word) as caught:
+        ask(library, FIND_SOCKET + f"def answer():\n    {code}", limits=limits)
+    assert caught.value.verdict is verdict
+
+
+def test_malformed_answers_leave_the_session_alive(library: StagedLibrary):
+    source = "def fails(): raise ValueError('no')\ndef answer(x): return 2 * x\ndef words(): return 'many'"
+    with Session(library=library, limits=LIMITS, slot=SLOT) as session:
+        session.run(notebook(PREAMBLE, source), assignment="hw", parameters={}, mode="train", seconds=60)
+        for name in ("fails", "missing"):
+            with pytest.raises(Malformed, match="Error") as caught:
+                session.call(f"function.{name}", {})
+            assert not isinstance(caught.value, SessionDead)
+        answer = session.call("function.answer", {"x": np.arange(6).reshape(2, 3)})
+        np.testing.assert_array_equal(answer["result"], [[0, 2, 4], [6, 8, 10]])
+
+
+def test_noise_is_no_fault(library: StagedLibrary):
+    noise = """
+        import warnings; warnings.warn("beware")
+        print("to stderr", file=sys.stderr); os.write(1, b"raw\\n"); os.write(2, b"raw\\n"); print("\\ud800")
+        subprocess.run(["echo", "from a child"])
+    """
+    outcome = run(library, noise, "for i in range(3000): print(f'\\rstep {i}', end='', flush=i % 100 == 0)")
+    assert outcome.verdict is Verdict.graded, outcome.reason
+    assert "beware" in outcome.cells[2].text[0]
+    assert outcome.cells[3].text == ["step 2999"], "a progress bar is shown as it stood at the end"
+
+
+def test_an_error_or_an_exit_in_one_cell_leaves_the_next_to_run(library: StagedLibrary):
+    outcome = run(library, "1 / 0", "sys.exit(0)", "print('still here', seed)", "input()")
+    assert outcome.verdict is Verdict.student_error
+    assert [error.name for error in outcome.errors] == [
+        "ZeroDivisionError",
+        "SystemExit",
+        "StdinNotImplementedError",
+    ]
+    assert (outcome.errors[0].problem, outcome.errors[0].cell) == ("p2", "cell-2")
+    assert outcome.cells[4].text == ["still here 7"]
+    assert outcome.last_cell is None
+
+
+def test_a_full_disk_is_the_notebooks_error(library: StagedLibrary):
+    fill = "with open('/tmp/big', 'wb') as f:\n    while True: f.write(bytes(1 << 20))"
+    outcome = run(library, fill, "os.remove('/tmp/big')")
+    assert outcome.verdict is Verdict.student_error
+    assert "No space left" in outcome.errors[0].message
+
+
+def test_a_bounded_fork_storm_and_a_daemon_are_survived(library: StagedLibrary):
+    storm = """
+        refused, children = 0, []
+        for _ in range(200):
+            try:
+                child = os.fork()
+            except OSError:
+                refused += 1
+                continue
+            if child == 0:
+                time.sleep(30); os._exit(0)
+            children.append(child)
+        for child in children: os.kill(child, 9); os.waitpid(child, 0)
+        print(refused > 100)
+    """
+    daemon = """
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)
+            os._exit(0)
+        os.wait()
+    """
+    outcome = run(library, storm, daemon)
+    assert outcome.verdict is Verdict.graded, outcome.reason
+    assert outcome.cells[2].text == ["True"], "most forks were refused"
+
+
+DENIED = """
+import ctypes, errno, json
+libc = ctypes.CDLL(None, use_errno=True)
+tried = {}
+
+def attempt(name, action):
+    try:
+        result = action()
+        tried[name] = "done" if result is None else repr(result)[:200]
+    except BaseException as error:
+        tried[name] = type(error).__name__ + ": " + str(error)[:100]
+
+def call(name, *arguments):
+    ctypes.set_errno(0)
+    result = getattr(libc, name)(*arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), errno.errorcode[ctypes.get_errno()])
+    return result
+
+def raw(number, *arguments):
+    return call("syscall", number, *arguments)
+
+worker = os.getppid()
+attempt("ptrace the worker", lambda: call("ptrace", 16, worker, 0, 0))
+attempt("worker's memory", lambda: open(f"/proc/{worker}/mem", "rb").read(1))
+attempt("worker's environment", lambda: open(f"/proc/{worker}/environ", "rb").read(1))
+attempt("worker's files", lambda: os.listdir(f"/proc/{worker}/fd"))
+attempt("first process's root", lambda: os.listdir("/proc/1/root/"))
+attempt("read another's memory", lambda: raw(310, worker, 0, 0, 0, 0, 0))
+attempt("take a descriptor", lambda: raw(438, os.pidfd_open(worker), 3, 0))
+attempt("mount", lambda: call("mount", b"none", b"/tmp", b"tmpfs", 0, None))
+attempt("unmount", lambda: call("umount2", b"/tmp", 2))
+attempt("remount the system writable", lambda: call("mount", None, b"/usr", None, 32 | 4096, None))
+attempt("user namespace", lambda: call("unshare", 0x10000000))
+attempt("mount namespace", lambda: call("unshare", 0x00020000))
+attempt("clone into a user namespace", lambda: raw(56, 0x10000000 | 17, 0, 0, 0, 0))
+attempt("enter a namespace", lambda: call("setns", os.open("/proc/1/ns/mnt", os.O_RDONLY), 0))
+attempt("internet socket", lambda: socket.socket(socket.AF_INET).close())
+attempt("virtual machine socket", lambda: socket.socket(40, socket.SOCK_STREAM).close())
+attempt("packet socket", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close())
+attempt("become root", lambda: os.setuid(0))
+attempt("gain rights from a program", lambda: subprocess.run(["su", "-c", "true"], stdin=subprocess.DEVNULL,
+        capture_output=True, check=True).stdout)
+attempt("write to the system", lambda: open("/usr/x", "w").close())
+attempt("write to the root", lambda: open("/x", "w").close())
+attempt("write to the library", lambda: open("/course/library/dulcourse/x", "w").close())
+attempt("write to the packages", lambda: open(os.path.join(sys.prefix, "x"), "w").close())
+attempt("change the host name", lambda: socket.sethostname("x"))
+attempt("change the clock", lambda: time.clock_settime(time.CLOCK_REALTIME, 0))
+attempt("raise a limit", lambda: __import__("resource").setrlimit(__import__("resource").RLIMIT_CORE, (1, 1)))
+attempt("kernel ring buffer", lambda: call("klogctl", 3, ctypes.create_string_buffer(100), 100))
+attempt("load a filter program", lambda: raw(321, 0, 0, 0))
+attempt("io_uring", lambda: raw(425, 1, ctypes.create_string_buffer(200)))
+attempt("make a device", lambda: os.mknod("/tmp/disk", 0o60600, os.makedev(8, 0)))
+attempt("change the kernel", lambda: open("/proc/sys/kernel/core_pattern", "w").close())
+attempt("control groups", lambda: os.listdir("/sys/fs/cgroup"))
+print(json.dumps(tried))
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the attempts' call numbers are those of x86-64")
+def test_every_way_out_is_closed(library: StagedLibrary):
+    outcome = run(library, DENIED)
+    assert outcome.verdict is Verdict.graded, outcome.reason
+    tried = json.loads(outcome.cells[2].text[0])
+    open_ways = {name: result for name, result in tried.items() if not result.split(":")[0].endswith("Error")}
+    assert open_ways == {}
+    assert len(tried) == DENIED.count("\nattempt(")
+
+
+SEEN = """
+import json, glob
+seen = {
+    "processes": sorted(int(p) for p in os.listdir("/proc") if p.isdigit()),
+    "roots": sorted(os.listdir("/")),
+    "environment": sorted(os.environ),
+    "uid": [os.getuid(), os.geteuid(), os.getgid()], "groups": os.getgroups(),
+    "status": [l for l in open("/proc/self/status").read().splitlines() if l[:3] in ("Cap", "NoN", "Sec")],
+    "interfaces": [line.split(":")[0].strip() for line in open("/proc/net/dev") if ":" in line],
+    "host": socket.gethostname(),
+    "repository": [p for root in ROOTS for p in glob.glob(root + "/*") if not sys.prefix.startswith(p)],
+    "sources": [p for p in sys.path for n in ("autograder", "solutions") if os.path.exists(p + "/" + n)],
+    "library": os.listdir("/course/library"), "course": sorted(os.listdir("/course")),
+    "secret": [p for p in glob.glob("/course/library/**", recursive=True) if "secret" in p],
+    "homes": [p for p in glob.glob("/home/*") + glob.glob("/root/*") if not sys.prefix.startswith(p)],
+    "first": open("/proc/1/cmdline").read(),
+}
+print(json.dumps(seen))
+"""
+
+
+def test_what_a_notebook_sees(library: StagedLibrary, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DULCOURSE_SECRET", "0123456789")
+    repository = str(Path(__file__).parents[2])
+    seen = json.loads(run(library, f"ROOTS = [{repository!r}]", SEEN).cells[3].text[0])
+    assert seen["processes"] == [1, 2, 3]
+    assert "DULCOURSE_SECRET" not in seen["environment"]
+    assert seen["repository"] == []
+    assert seen["sources"] == []
+    assert seen["library"] == ["dulcourse"]
+    assert seen["course"] == ["library", "worker.py"]
+    assert [Path(path).name for path in seen["secret"]] == ["secret_answer.py"], (
+        "the stub, and nothing compiled"
+    )
+    assert seen["homes"] == []
+    assert seen["interfaces"] == ["lo"]
+    assert seen["host"] == "wall"
+    assert "ro-bind" not in seen["first"]
+    assert {line.split()[1] for line in seen["status"] if line.startswith("Cap")} == {"0" * 16}
+    assert {"NoNewPrivs:\t1", "Seccomp:\t2"} <= set(seen["status"])
+    if os.geteuid() == 0:
+        assert seen["uid"] == [64000 + SLOT] * 3
+        assert seen["groups"] == []
+
+
+@pytest.mark.parametrize("broken", ["no such interpreter", "no library", "no kernel"])
+def test_a_broken_environment_is_ours_before_delivery(library: StagedLibrary, tmp_path: Path, broken: str):
+    python = Python.current()
+    if broken == "no such interpreter":
+        python = replace(python, executable=tmp_path / "python")
+    if broken == "no library":
+        library = StagedLibrary(tmp_path, (), "")
+    if broken == "no kernel":
+        (tmp_path / "dulcourse" / "referee").mkdir(parents=True)
+        wire = library.folder / "dulcourse" / "referee" / "wire.py"
+        (tmp_path / "dulcourse" / "referee" / "wire.py").write_text(wire.read_text())
+        library = StagedLibrary(tmp_path, (), "")
+    tmp_path.chmod(0o755)
+    words = {"no such interpreter": "python", "no library": "wire.py", "no kernel": "dulcourse.handin"}
+    with pytest.raises(InfrastructureError, match=words[broken]):
+        Session(library=library, limits=LIMITS, slot=SLOT, python=python).__enter__()
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from autograder.library import StagedLibrary
+from autograder.limits import Limits
+from autograder.session import Session
+library = StagedLibrary(Path(sys.argv[1]), (), "")
+session = Session(library=library, limits=Limits(memory_gib=0.5), slot=int(sys.argv[2]))
+session.__enter__()
+print("there", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_grader_takes_its_sandbox_along_and_the_next_one_tidies_up(library: StagedLibrary):
+    grader = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(library.folder), str(SLOT)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert grader.stdout.readline() == b"there\n"
+    grader.send_signal(signal.SIGKILL)
+    grader.wait()
+    grader.stdout.close()
+    deadline = time.monotonic() + 10
+    while (left := processes()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []
+    sweep()
+    assert [path for path in Path("/sys/fs/cgroup").rglob(f"dulcourse.{grader.pid}.*") if path.is_dir()] == []
+
+
+def test_sessions_in_two_threads_outlive_the_threads_that_opened_them(library: StagedLibrary):
+    sessions, answers = [], []
+
+    def open_one(slot: int) -> None:
+        session = Session(library=library, limits=LIMITS, slot=slot)
+        sessions.append(session.__enter__())
+        source = f"def answer(x): return x + {slot}"
+        session.run(notebook(PREAMBLE, source), assignment="hw", parameters={}, mode="train", seconds=60)
+
+    threads = [threading.Thread(target=open_one, args=(SLOT + i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    time.sleep(0.2)
+    for session in sessions:
+        answers.append(int(session.call("function.answer", {"x": np.array(0)})["result"]))
+        session.kill()
+    assert sorted(answers) == [SLOT, SLOT + 1]
+
+
+TRAIN = "import dulcourse.handin as h\nprint(h.session.mode)\nm = h.trained({name!r}, lambda: {weights!r})"
+
+
+def test_weights_are_handed_in_after_their_cell_and_loaded_in_a_replay(library: StagedLibrary):
+    first, second = (TRAIN.format(name=name, weights=name.encode() * 3) for name in ("a", "b"))
+    cells = notebook(
+        PREAMBLE, first, second + "\n1 / 0", "def last(): return np.frombuffer(m, np.uint8)", "os._exit(0)"
+    )
+    with Session(library=library, limits=LIMITS, slot=SLOT) as session:
+        trained = session.run(cells, assignment="hw", parameters={}, mode="train", seconds=60)
+    assert trained.verdict is Verdict.kernel_died
+    assert trained.checkpoints == {"a": b"aaa", "b": b"bbb"}
+    assert trained.last_cell == 5
+
+    def replay(**options) -> tuple[Outcome, Session]:
+        with Session(library=library, limits=LIMITS, slot=SLOT) as session:
+            outcome = session.run(cells, assignment="hw", parameters={}, mode="replay", seconds=60, **options)
+            answer = None
+            if outcome.verdict in (Verdict.graded, Verdict.student_error):
+                try:
+                    answer = session.call("function.last", {})["result"].tobytes()
+                except Malformed as error:
+                    answer = str(error)
+            return outcome, answer
+
+    outcome, answer = replay(checkpoints=trained.checkpoints)
+    assert [cell.index for cell in outcome.cells] == [0, 1, 2, 3], "a replay ends when all weights are loaded"
+    assert outcome.cells[2].text == ["replay"]
+    assert outcome.checkpoints == {}, "nothing new is handed in"
+    assert "KeyError" in answer
+    outcome, answer = replay(checkpoints=trained.checkpoints, until=5)
+    assert [cell.index for cell in outcome.cells] == [0, 1, 2, 3, 4], (
+        "`until` is the first cell that is not run"
+    )
+    assert answer == b"bbb"
+    outcome, answer = replay(checkpoints={"a": b"other"})
+    assert [cell.index for cell in outcome.cells] == [0, 1, 2]
+
+
+def test_asking_for_a_withheld_module_is_noted(library: StagedLibrary):
+    caught = "try: import dulcourse.secret_answer\nexcept ImportError: pass"
+    outcome = run(library, "import dulcourse.secret_answer", caught, "x = 1")
+    assert [(e.cell, e.name) for e in outcome.errors] == [("cell-2", "ImportError")]
+    assert "problem 'p2' asks you to write it" in outcome.errors[0].message
+    assert [(w.module, w.cell, w.problem) for w in outcome.imported_withheld] == [
+        ("dulcourse.secret_answer", 2, "p2")
+    ]
+
+
+def test_pictures_are_shown(library: StagedLibrary):
+    draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show(); print('drawn')"
+    outcome = run(library, draw)
+    assert outcome.verdict is Verdict.graded, outcome.reason
+    assert [image[:4] for image in outcome.cells[2].images] == [b"\x89PNG"]
+    assert outcome.cells[2].text[0].endswith("drawn")
+
+
+def test_root_never_runs_a_notebook_without_the_sandbox(library: StagedLibrary):
+    if os.geteuid() != 0:
+        pytest.skip("this test is about root")
+    with pytest.raises(UsageError, match="refuses root"):
+        Session(library=library, limits=LIMITS, unsafe=True).__enter__()
