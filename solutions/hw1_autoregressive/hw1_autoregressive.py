@@ -258,9 +258,11 @@ def discretised_logistic_log_prob(
 #
 # - Adam moves every parameter by about the learning rate per step, so let parameters be of order one: store
 #   $\mu / L$, not $\mu$.
-# - Start with means spread over the range and scales of about a tenth of it, so that every component has data to fit.
+# - Start with means spread evenly over the range and scales of about a twentieth of it, so that every component has data of
+#   its own to fit. (Components that start alike get the same gradient, and stay alike for ever.)
 # - `training.fit(model, train, validation, generator=…, steps=…, lr=…)` minimises $-\log p$ and keeps the weights that are best
-#   on the validation set; return what it returns.
+#   on the validation set; return what it returns. With `schedule=training.cosine` the learning rate falls to zero, so it may
+#   start high.
 
 
 # %% nbgrader={"grade": false, "grade_id": "mixture-model", "locked": false, "schema_version": 3, "solution": true, "task": false} dulcourse={"problem": "mixture"}
@@ -286,7 +288,7 @@ class Mixture(AutoregressiveModel):
         ### BEGIN SOLUTION
         self.weights_logits = nn.Parameter(torch.zeros(components))
         self.relative_means = nn.Parameter((torch.arange(components) + 0.5) / components)
-        self.log_scales = nn.Parameter(torch.full((components,), math.log(levels / 10)))
+        self.log_scales = nn.Parameter(torch.full((components,), math.log(levels / 20)))
         ### END SOLUTION
 
     def logits(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
@@ -317,7 +319,8 @@ def train_mixture(model: Mixture, examples: data.Dataset) -> "training.History":
         generator=fresh_generator(),
         steps=STEPS["mixture"],
         batch_size=256,
-        lr=2e-2,
+        lr=5e-2,
+        schedule=training.cosine,
         device=device,
     )
     ### END SOLUTION
@@ -494,7 +497,8 @@ def train_made(model: MADE) -> "training.History":
         generator=fresh_generator(),
         steps=STEPS["made"],
         batch_size=64,
-        lr=5e-3,
+        lr=1e-2,
+        schedule=training.cosine,
         device=device,
     )
     ### END SOLUTION

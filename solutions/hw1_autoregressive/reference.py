@@ -49,7 +49,7 @@ def mixture(seed: int, tier: str) -> DiscretisedMixture:
     """Fitted by Adam; its means are in levels, not of order one as in the notebook, hence the larger rate."""
     model = build_mixture(tier)
     numbers = {split: data.load("toy1d", split) for split in ("train", "validation")}
-    _fit(model, numbers, seed, STEPS[tier]["mixture"], batch_size=256, lr=1e-1)
+    _fit(model, numbers, seed, STEPS[tier]["mixture"], batch_size=256, lr=2e-1)
     return model
 
 
@@ -62,7 +62,7 @@ def made(seed: int, tier: str) -> MADE:
     """Trained on the glyphs that the notebook loads."""
     model = build_made(tier, torch.Generator().manual_seed(seed))
     glyphs = {split: data.load("glyphs", split, size=8, levels=4, n=n) for split, n in IMAGES[tier].items()}
-    _fit(model, glyphs, seed, STEPS[tier]["made"], batch_size=64, lr=5e-3)
+    _fit(model, glyphs, seed, STEPS[tier]["made"], batch_size=64, lr=1e-2)
     return model
 
 
@@ -74,6 +74,7 @@ def _fit(model: torch.nn.Module, splits: dict[str, data.Dataset], seed: int, ste
         splits["validation"],
         generator=generator,
         steps=steps,
+        schedule=training.cosine,
         progress=False,
         **settings,
     )
