@@ -150,7 +150,7 @@ def score(
     decoys: Int64[np.ndarray, "m C H W"],
     generator: np.random.Generator,
     reference: AutoregressiveModel | None = None,
-    reference_bits: Float64[np.ndarray, " n"] | None = None,
+    reference_bits: Float64[np.ndarray, " r"] | None = None,
     positions: Literal["one", "all"] = "one",
     labels: Int64[np.ndarray, " n"] | None = None,
     classes: int | None = None,

@@ -6,6 +6,7 @@ break it by mistake: the wrong order raises.
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +21,12 @@ from dulcourse.referee.autoregressive import Frozen, freeze
 __all__ = ["Exam", "ImagesOnce"]
 
 Party = TypeVar("Party")
+
+
+@lru_cache(maxsize=16)
+def _drawn(name: str, key: bytes, indices: tuple[int, ...], options: tuple[tuple[str, object], ...]):
+    """Drawn once for all submissions of a batch that this process grades."""
+    return data.fresh(name, key, indices, **dict(options))
 
 
 class ImagesOnce:
@@ -102,7 +109,8 @@ class Exam:
             raise UsageError(f"{model!r} was not frozen: an examination starts with freeze().")
         self._drawn.add(("images", model))
         indices = self._ledger.take(model, range(n))
-        return data.fresh(name, secrets.derive(self._secret, "images", model), indices, **options)
+        key = secrets.derive(self._secret, "images", model)
+        return _drawn(name, key, tuple(indices), tuple(sorted(options.items())))
 
     @contextmanager
     def party(self, session: AbstractContextManager[Party]) -> Iterator[Party]:

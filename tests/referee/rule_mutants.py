@@ -1,0 +1,198 @@
+"""Take each of the referee's rules out of a copy of the source, one at a time, and see its test fail.
+
+    python tests/referee/rule_mutants.py
+
+prints a table: rule, file, what was taken out, and the tests that noticed. Exit status 1 if none did.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("dulcourse", "autograder", "tests")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One rule taken out: `old`, which is in `file` exactly once, becomes `new`."""
+
+    rule: int
+    what: str
+    file: str
+    old: str
+    new: str
+
+
+REFEREE = "dulcourse/referee/"
+MUTANTS = (
+    Mutant(1, "freezing after a draw is allowed", REFEREE + "exam.py", "if self._drawn:", "if False:"),
+    Mutant(
+        1,
+        "what is frozen can be changed",
+        REFEREE + "autoregressive.py",
+        "order.flags.writeable = group.flags.writeable = False",
+        "pass",
+    ),
+    Mutant(
+        2,
+        "images are issued again",
+        REFEREE + "exam.py",
+        "if again or len(set(wanted)) != len(wanted):",
+        "if False:",
+    ),
+    Mutant(
+        2,
+        "all models are asked about the same images",
+        REFEREE + "exam.py",
+        'secrets.derive(self._secret, "images", model)',
+        'secrets.derive(self._secret, "images")',
+    ),
+    Mutant(
+        3,
+        "a row counts when the entry of its symbol is finite",
+        REFEREE + "code.py",
+        "p = np.where(malformed(log_p), 1 / levels, p)",
+        "own = np.isfinite(log_p[np.arange(len(symbols)), symbols])\n"
+        "    p = np.where(own, np.where(malformed(log_p), 1.0, p), 1 / levels)",
+    ),
+    Mutant(
+        3,
+        "charges are clipped",
+        REFEREE + "code.py",
+        "return -np.log2((1 - LAMBDA) * p + LAMBDA / levels)",
+        "return np.minimum(-np.log2((1 - LAMBDA) * p + LAMBDA / levels), 2 * np.log2(levels))",
+    ),
+    Mutant(
+        4,
+        "an image that fails costs what it cost so far",
+        REFEREE + "code.py",
+        "return np.where(failed, cap, np.minimum(bits, cap))",
+        "return np.minimum(bits, cap)",
+    ),
+    Mutant(
+        4,
+        "no cap",
+        REFEREE + "code.py",
+        "return np.where(failed, cap, np.minimum(bits, cap))",
+        "return np.where(failed, cap, bits)",
+    ),
+    Mutant(
+        4,
+        "the median instead of the mean",
+        REFEREE + "autoregressive.py",
+        "return float(values.mean()), float(",
+        "return float(np.median(values)), float(",
+    ),
+    Mutant(
+        5,
+        "failures of the machinery are no answer's fault",
+        REFEREE + "respondent.py",
+        "except Exception as error:\n        # Rule 5",
+        "except ZeroDivisionError as error:\n        # Rule 5",
+    ),
+    Mutant(5, "a purpose may draw again", REFEREE + "exam.py", "if labels in self._drawn:", "if False:"),
+    Mutant(
+        6,
+        "two standard errors of the respondent's own are forgiven",
+        REFEREE + "edges.py",
+        "excess = score.difference",
+        "excess = score.difference - 2 * score.difference_standard_error",
+    ),
+    Mutant(
+        7,
+        "a secret of 32 bits",
+        REFEREE + "secret.py",
+        "secrets.token_bytes(KEY_BYTES)",
+        "secrets.token_bytes(4)",
+    ),
+    Mutant(7, "any secret will do", REFEREE + "exam.py", "if len(secret) < KEY_BYTES:", "if False:"),
+    Mutant(
+        8,
+        "the second party starts while the first lives",
+        REFEREE + "exam.py",
+        "if self._party is not None:",
+        "if False:",
+    ),
+    Mutant(
+        9,
+        "labels are free",
+        REFEREE + "autoregressive.py",
+        "return math.log2(classes), sent, control",
+        "return 0.0, sent, control",
+    ),
+    Mutant(
+        9,
+        "images are sent in the order they came in",
+        REFEREE + "autoregressive.py",
+        "shuffled = generator.permutation(n)",
+        "shuffled = np.arange(n)",
+    ),
+    Mutant(
+        10, "any share for public data", "autograder/rubric.py", "PUBLIC_SHARE = 0.2", "PUBLIC_SHARE = 1.0"
+    ),
+)
+
+
+def noticed_by(mutant: Mutant | None) -> list[str]:
+    """The tests of the mutant's rule (all of them for None) that fail in a copy of the course without it."""
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        for package in PACKAGES:
+            shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        only = "rule" if mutant is None else f"rule_{mutant.rule}_"
+        if mutant is not None:
+            _patch(copy / mutant.file, mutant)
+        return _failing(copy, only)
+
+
+def _patch(path: Path, mutant: Mutant) -> None:
+    source = path.read_text()
+    if source.count(mutant.old) != 1:
+        raise LookupError(f"{mutant.file} has {mutant.old!r} {source.count(mutant.old)} times, expected once")
+    path.write_text(source.replace(mutant.old, mutant.new))
+
+
+def _failing(copy: Path, only: str) -> list[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=0", "-rf"]
+    run = subprocess.run(
+        [*command, "-k", only, "tests/referee/test_rules.py"],
+        cwd=copy,
+        env=os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if run.returncode not in (0, 1):  # neither all passed nor some failed: the tests did not run
+        raise RuntimeError(run.stdout + run.stderr)
+    lines = [line.split()[1] for line in run.stdout.splitlines() if line.startswith("FAILED ")]
+    return [line.split("::")[1] for line in lines]
+
+
+def table() -> list[tuple[Mutant | None, list[str]]]:
+    """Every mutant with the tests that noticed it, after the untouched source, which none must notice."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(zip([None, *MUTANTS], pool.map(noticed_by, [None, *MUTANTS]), strict=True))
+
+
+def main() -> int:
+    """Print the table; 0 when the untouched source passes and every mutant is noticed."""
+    good = True
+    for mutant, tests in table():
+        expected = mutant is not None
+        good &= bool(tests) == expected
+        rule, what = ("--", "nothing taken out") if mutant is None else (f"{mutant.rule:2}", mutant.what)
+        where = "" if mutant is None else mutant.file
+        print(f"rule {rule}  {where:38} {what:60} {'; '.join(tests) or 'no test fails'}")
+    print("every rule has a test that notices its absence" if good else "SOME RULE IS NOT TESTED")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
