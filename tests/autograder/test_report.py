@@ -31,8 +31,8 @@ pytest_plugins = ["tests.browser"]
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
 SELF_CLOSING = {"line", "rect", "circle"}  # SVG
 OURS = (
-    "a article b bdi body caption code details div figcaption figure footer h1 h2 h3 head header html li main "
-    "nav p pre script section span strong style summary svg table tbody td text th thead title tr ul"
+    "a article b bdi body caption code details div figcaption figure footer h1 h2 h3 head header html li "
+    "main nav p pre script section span strong style summary svg table tbody td text th thead title tr ul"
 )
 ELEMENTS = VOID | SELF_CLOSING | set(OURS.split())
 
@@ -284,6 +284,7 @@ def test_clean_keeps_ordinary_text():
     assert clean(text) == text
     assert clean("\x1b[31mred\x1b[0m") == "red"
     assert clean("a\u202eb") == "a⟨U+202E⟩b"
+    assert clean("e" + "\u0301" * 50 + "!") == "e" + "\u0301" * 3 + "!"  # accents upon accents
 
 
 # --- small things -------------------------------------------------------------------------------------------
@@ -376,7 +377,7 @@ def test_cells_of_wrong_types_are_read_as_far_as_they_go(tmp_path):
         "problem": [],
         "source": {},
         "text": [1, "kept"],
-        "images": ["<svg>", 7, None],
+        "images": ["<svg>", "PHN2Zy8+", 7, None],
     }
     path.write_text(json.dumps({"cells": [odd, 5, None]}))
     [cell] = read_cells(path)
@@ -549,6 +550,11 @@ def test_wild_arrays_are_drawn_or_left_out(tmp_path, arrays, drawn):
     assert bool(files) is drawn
     for file in files.values():
         assert (tmp_path / file).stat().st_size < 2**19
+
+
+def test_a_huge_loss_is_cut_off(tmp_path):
+    draw(tmp_path, "m", history=losses([1, 2], [1e300, 1e300], [1e300, -1e300]))
+    assert "lowest, -64.000, at step 2" in description(tmp_path / "m-curves.png")
 
 
 def test_other_files_have_no_description(tmp_path):
