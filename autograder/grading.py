@@ -175,6 +175,7 @@ def _work(desk: Desk, tasks: list[Task], slots: int | None, event: str, sandboxe
     """Run the tasks; the status is 2 when the machine failed some of them."""
     if not tasks:
         return 0
+    desk.trusted.check()
     slots = min(slots or cores(), len(tasks))
     with _stoppable(), (sandboxes or _sandboxes)(desk, threads_per_slot(slots)) as open_session:
         failed = _with_progress(

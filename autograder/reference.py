@@ -28,20 +28,19 @@ class References:
     def __init__(self, rubric: Rubric, tier: str):
         self._rubric, self._tier = rubric, tier
         self._lock = threading.Lock()
-        self._known: dict[str, Trusted] = {}
+        self._models: dict[str, Any] = {}
 
     def __call__(self, model: Model) -> Trusted:
         with self._lock:
-            if model.name not in self._known:
-                reference = load_reference(self._rubric, model, self._tier)
-                self._known[model.name] = Trusted(reference, public_images(model))
-            return self._known[model.name]
+            if model.name not in self._models:
+                self._models[model.name] = load_reference(self._rubric, model, self._tier)
+            return Trusted(self._models[model.name], public_images(model))
 
     def check(self) -> None:
-        """Every model has weights, or a `UsageError` before anything is run."""
+        """Every model has weights that fit, or a `UsageError` before anything is run."""
         for _, item in self._rubric.items:
             if item.kind == "model":
-                self(item)
+                self._models[item.name] = load_reference(self._rubric, item, self._tier)
 
 
 def weights_path(rubric: Rubric, model: str, tier: str) -> Path:

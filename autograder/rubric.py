@@ -218,7 +218,16 @@ def load_rubric(assignment: str, solutions: Path) -> Rubric:
                 "run the command in the course's folder, or pass --course."
             )
         raise unknown("assignment", assignment, known)
-    return load_module(path).rubric
+    try:
+        rubric = getattr(load_module(path), "rubric", None)
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise UsageError(
+            f"{str(path)!r} cannot be used ({type(error).__name__}: {said}): mend it."
+        ) from error
+    if not isinstance(rubric, Rubric):
+        raise UsageError(f"{str(path)!r} has no Rubric called 'rubric': define one.")
+    return rubric
 
 
 def load_module(path: Path) -> ModuleType:
