@@ -1,0 +1,132 @@
+"""The example class through the public command line: every student gets what the table says, nobody more."""
+
+import csv
+import ctypes
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from autograder.grades import all_results
+from autograder.results import SubmissionResult, Verdict
+from tests.submissions import make
+from tests.submissions.expected import EXPECTED
+
+pytestmark = [pytest.mark.wall, pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parents[2]
+SUBREAPER = 36  # prctl: what a process leaves behind becomes ours, so that we can count it
+
+
+class Graded:
+    """What one run of `autograder grade` left: results by student, the folder, and processes."""
+
+    def __init__(self, out: Path, left_behind: list[str]):
+        self.out, self.left_behind = out, left_behind
+        self.results: dict[str, SubmissionResult] = {r.student: r for r in all_results(out)}
+
+    def everything_said(self, student: str) -> str:
+        """Reason, words of every item, errors and notes, in one text."""
+        result = self.results[student]
+        words = [word for item in result.items for word in item.words]
+        errors = [f"{error.name}: {error.message}" for error in result.errors]
+        return "\n".join([result.reason, *words, *errors, *result.notes])
+
+    def points(self, student: str, problem: str) -> float:
+        return sum(item.points or 0 for item in self.results[student].items if item.problem == problem)
+
+
+@pytest.fixture(scope="session")
+def graded(tmp_path_factory) -> Graded:
+    """The class, graded once. `DULCOURSE_CLASS_OUT` names a folder to keep it in: a second run finds it there."""
+    kept = os.environ.get("DULCOURSE_CLASS_OUT")
+    out = Path(kept) if kept else tmp_path_factory.mktemp("class") / "graded"
+    home = {} if kept else {"XDG_STATE_HOME": str(tmp_path_factory.mktemp("state"))}
+    command = [sys.executable, "-m", "autograder.cli", "grade", make.ASSIGNMENT, "--tier", "smoke"]
+    ctypes.CDLL(None, use_errno=True).prctl(SUBREAPER, 1, 0, 0, 0)
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    done = subprocess.run(
+        [*command, "--class", str(make.CLASS), "--out", str(out)],
+        cwd=ROOT,
+        env={**os.environ, **home},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
+    return Graded(out, [f"{p.pid} {p.status()} {p.name()}" for p in after])
+
+
+def test_the_class_is_what_its_maker_makes():
+    assert make.stale() == []
+
+
+def test_the_table_names_everybody():
+    assert set(EXPECTED) == {*make.STUDENTS, *make.HOSTILE, "unreadable", "missing"}
+    assert len(make.HOSTILE) >= 6
+
+
+def test_every_student_has_one_row_with_finite_points(graded):
+    with (graded.out / "grades.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["student"] for row in rows] == sorted(EXPECTED)
+    assert all(0 <= float(row["points"]) <= float(row["out_of"]) == 90 for row in rows)
+    assert set(graded.results) == set(EXPECTED)
+
+
+@pytest.mark.parametrize("student", sorted(EXPECTED))
+def test_what_a_student_gets(graded, student):
+    expected, result = EXPECTED[student], graded.results[student]
+    said = graded.everything_said(student)
+    assert result.verdict in expected.verdicts, said
+    for problem in ("histogram", "mixture", "made"):
+        least, most = expected.points(problem)
+        assert least - 1e-9 <= graded.points(student, problem) <= most + 1e-9, f"{problem}: {said}"
+    for word in expected.words:
+        assert word.lower() in said.lower(), said
+
+
+def test_full_marks_are_full(graded):
+    assert graded.results["perfect"].points == graded.results["perfect"].out_of == 90
+    assert graded.results["perfect"].by_hand == 10
+
+
+def test_a_leak_costs_the_model_and_the_first_forbidden_pair_is_named(graded):
+    item = next(item for item in graded.results["leaks-by-one"].items if item.id == "model:made")
+    assert item.points == 0
+    assert re.search(r"output \d+ .*sees input \d+", " ".join(item.words))
+
+
+def test_no_attack_earns_a_point_that_was_not_earned(graded):
+    """Those who did nothing get nothing; those who attack with a good model get no more than for the model."""
+    perfect = graded.results["perfect"].points
+    for student in make.HOSTILE:
+        assert graded.results[student].points <= perfect
+    idle = [
+        name
+        for name, row in EXPECTED.items()
+        if name in make.HOSTILE and not any(row.points(p)[1] for p in _ALL)
+    ]
+    assert len(idle) >= 6
+    assert {name: graded.results[name].points for name in idle} == dict.fromkeys(idle, 0.0)
+
+
+_ALL = ("histogram", "mixture", "made")
+
+
+def test_whoever_looked_around_found_nothing(graded):
+    shown = (graded.out / "reads-what-is-not-theirs" / "executed.json").read_text()
+    for what in ("others' files: []", "others' processes: []", "secrets: []"):
+        assert what in shown
+
+
+def test_no_verdict_blames_the_machine(graded):
+    assert not [name for name, r in graded.results.items() if r.verdict is Verdict.infrastructure_error]
+
+
+def test_nothing_is_left_running(graded):
+    assert graded.left_behind == []
