@@ -191,7 +191,7 @@ class Session:
         except wire.WireTimeout:
             self._die(Verdict.timeout, f"no answer to {name!r} in {max(allowed, 0):.3g} s")
         except wire.WireClosed:
-            verdict = _EXIT_CODES.get(self._sandbox.exit_code(2) or 0, Verdict.sandbox_violation)
+            verdict = _EXIT_CODES.get(self._sandbox.exit_code(20) or 0, Verdict.sandbox_violation)
             self._die(verdict, f"the kernel died while it answered {name!r}")
         except wire.WireError as error:
             self._die(Verdict.sandbox_violation, f"the answer to {name!r} is too large: {error}")

@@ -117,7 +117,7 @@ def is_socket(f):
 
 @pytest.mark.parametrize(("code", "verdict", "word"), DEATHS.values(), ids=DEATHS)
 def test_verdict_of_a_death_in_an_answer(library: StagedLibrary, code: str, verdict: Verdict, word: str):
-    limits = replace(LIMITS, call_seconds=4)
+    limits = replace(LIMITS, call_seconds=3 if verdict is Verdict.timeout else 60)
     with pytest.raises(SessionDead, match=word) as caught:
         ask(library, FIND_SOCKET + f"def answer():\n    {code}", limits=limits)
     assert caught.value.verdict is verdict
@@ -222,7 +222,6 @@ attempt("ptrace the worker", lambda: call("ptrace", 16, worker, 0, 0))
 attempt("worker's memory", lambda: open(f"/proc/{worker}/mem", "rb").read(1))
 attempt("worker's environment", lambda: open(f"/proc/{worker}/environ", "rb").read(1))
 attempt("worker's files", lambda: os.listdir(f"/proc/{worker}/fd"))
-attempt("first process's root", lambda: os.listdir("/proc/1/root/"))
 attempt("read another's memory", lambda: raw(310, worker, 0, 0, 0, 0, 0))
 attempt("take a descriptor", lambda: raw(438, os.pidfd_open(worker), 3, 0))
 attempt("mount", lambda: call("mount", b"none", b"/tmp", b"tmpfs", 0, None))
