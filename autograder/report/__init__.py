@@ -29,7 +29,7 @@ def write_report(out: Path, rubric: Rubric, *, pseudonymous: bool = True) -> Non
     pages/ can be shown without the names; with `pseudonymous=False` it shows the names.
     """
     submissions, unreadable = _read(out)
-    marks = update_marks(out / "written.csv", rubric, [s.student for s in submissions if s.written])
+    marks = update_marks(out / "written.csv", rubric, [s.student for s in submissions if s.waiting])
     for submission in submissions:
         submission.mark(marks)
         _write_page(submission, rubric, submission.folder, submission.student)

@@ -15,6 +15,7 @@ from autograder.rubric import Rubric, Threshold
 __all__ = ["Figure", "Line", "Row", "Section", "Submission", "picture", "row", "sections"]
 
 FIGURES = {"samples": "Samples", "curves": "Training", "dependency": "What each output depends on"}
+NOT_RUN = {Verdict.missing, Verdict.unreadable, Verdict.infrastructure_error}
 EXPECTED = {"model": ("curves", "dependency"), "sampler": ("samples",)}
 
 
@@ -47,7 +48,7 @@ class Submission:
 
     @property
     def out_of(self) -> float:
-        return self.result.out_of + self.result.by_hand
+        return sum(item.out_of for item in self.result.items)
 
     @property
     def counts(self) -> bool:
@@ -63,8 +64,8 @@ class Submission:
         self.result = self.result.model_copy(update={"items": items})
 
     def _marked(self, item: ItemResult, marks: Marks) -> ItemResult:
-        mark = marks.get((self.student, item.id.partition(":")[2])) if item.kind == "written" else None
-        if mark is None or mark.points is None:
+        mark = marks.get((self.student, item.id.partition(":")[2]))
+        if item.kind != "written" or item.points is not None or mark is None or mark.points is None:
             return item
         words = [mark.comment] if mark.comment else []
         return item.model_copy(update={"points": mark.points, "words": words})
@@ -152,6 +153,8 @@ def row(submission: Submission, rubric: Rubric, who: str, href: str) -> Row:
 
 def sections(submission: Submission, rubric: Rubric, cells: list[Cell]) -> list[Section]:
     """The items by problem, in the rubric's order; problems that the rubric no longer has come last."""
+    if submission.result.verdict in NOT_RUN:
+        return []
     titles = {problem.name: problem.title for problem in rubric.problems}
     others = {item.problem: item.problem for item in submission.result.items if item.problem not in titles}
     found = []
@@ -203,6 +206,8 @@ def _figures(folder: Path, item: ItemResult, rubric: Rubric) -> list[Figure]:
     figures = []
     for name in dict.fromkeys((*expected, *item.figures)):
         title = FIGURES.get(name, name)
+        if name not in item.figures and item.kind == "model" and item.measurement is None:
+            continue  # nothing was handed in, as its words say
         if name not in item.figures:
             figures.append(Figure(title, None, "there was nothing to draw."))
         elif found := picture(folder, item.figures[name]):

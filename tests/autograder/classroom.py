@@ -180,7 +180,11 @@ def write_result(
         _item(folder, problem, item, keep.get(item.id, False), text, pictures)
         for problem, item in homework.items
     ]
-    items = items if ran else []
+    if not ran or verdict is Verdict.sandbox_violation:
+        zero = {"points": 0.0, "words": [reason], "figures": {}, "measurement": None}
+        items = [
+            item.model_copy(update=zero) for item in items if verdict is not Verdict.infrastructure_error
+        ]
     errors = [
         CellError(
             problem="mixture",
@@ -196,7 +200,7 @@ def write_result(
         student=student,
         verdict=verdict,
         reason=text or reason,
-        points=sum(item.points for item in measured) * (verdict is not Verdict.sandbox_violation),
+        points=sum(item.points for item in measured),
         out_of=homework.points - by_hand,
         by_hand=by_hand if ran else 0,
         seconds=3.7 + len(student) * 1.3 if ran else 0.0,
