@@ -186,7 +186,8 @@ class Session:
         allowed = min(self._limits.call_seconds, left)
         began, self._questions = time.monotonic(), self._questions + 1
         try:
-            self._send({"call": name, "id": self._questions}, arrays, began + allowed)
+            question = {"call": name, "id": self._questions, "limit": self._limits.answer}
+            self._send(question, arrays, began + allowed)
             frame = wire.read_frame(self._sandbox.channel, self._limits.answer + _HEADROOM, began + allowed)
         except wire.WireTimeout:
             self._die(Verdict.timeout, f"no answer to {name!r} in {max(allowed, 0):.3g} s")

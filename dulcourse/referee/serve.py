@@ -6,7 +6,7 @@ from typing import Any
 
 from dulcourse import handin
 from dulcourse.referee.respondent import LocalRespondent, Malformed
-from dulcourse.referee.wire import WireClosed, decode, encode, read_frame, write_frame
+from dulcourse.referee.wire import FRAME_LIMIT, WireClosed, decode, encode, read_frame, write_frame
 
 __all__ = ["serve"]
 
@@ -17,8 +17,8 @@ def serve(path: str, functions: Mapping[str, Any]) -> None:
         {"call": name} + arrays  →  {"ok": true} + arrays  |  {"ok": false, "error": words}
 
     Models are those handed in, functions those of the notebook (its globals). An `id` in a question is
-    repeated in its answer. This side is the untrusted one: nothing here protects the referee, it only
-    keeps honest answers coming.
+    repeated in its answer, a `limit` is the most bytes that are taken. This side is the untrusted one: nothing
+    here protects the referee, it only keeps honest answers coming.
     """
     respondent = LocalRespondent(handin.registry, functions)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
@@ -35,7 +35,14 @@ def serve(path: str, functions: Mapping[str, Any]) -> None:
 
 def _answer(respondent: LocalRespondent, header: dict[str, Any], arrays: dict) -> bytes:
     echo = {"id": header["id"]} if "id" in header else {}
+    limit = header.get("limit", FRAME_LIMIT)
     try:
-        return encode({"ok": True, **echo}, respondent.call(str(header.get("call")), arrays))
+        frame = encode({"ok": True, **echo}, respondent.call(str(header.get("call")), arrays))
+        if len(frame) <= limit:
+            return frame
+        words = f"an answer of {len(frame)} bytes; at most {limit} are taken"
     except Malformed as error:
-        return encode({"ok": False, "error": str(error), **echo}, {})
+        words = str(error)
+    except BaseException as error:  # complex numbers, an interrupt: one bad answer, and the next is heard
+        words = f"an answer that cannot be sent ({type(error).__name__}: {error})"
+    return encode({"ok": False, "error": words, **echo}, {})

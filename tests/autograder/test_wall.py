@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autograder.library import StagedLibrary
+from autograder.library import StagedLibrary, stage
 from autograder.limits import Limits, sweep
 from autograder.results import Verdict
 from autograder.sandbox import Python
@@ -96,7 +96,7 @@ DEATHS = {
     "never answers": ("while True: pass", Verdict.timeout, "no answer"),
     "closes its socket": (
         "[os.close(f) for f in range(3, 64) if is_socket(f)]; time.sleep(60)",
-        Verdict.sandbox_violation,
+        Verdict.kernel_died,
         "died",
     ),
     "answers with garbage": (
@@ -330,7 +330,7 @@ def test_a_broken_environment_is_ours_before_delivery(library: StagedLibrary, tm
 KILLED = """
 import os, sys, time
 from pathlib import Path
-from autograder.library import StagedLibrary
+from autograder.library import StagedLibrary, stage
 from autograder.limits import Limits
 from autograder.session import Session
 library = StagedLibrary(Path(sys.argv[1]), (), "")
@@ -442,3 +442,70 @@ def test_root_never_runs_a_notebook_without_the_sandbox(library: StagedLibrary):
         pytest.skip("this test is about root")
     with pytest.raises(UsageError, match="refuses root"):
         Session(library=library, limits=LIMITS, unsafe=True).__enter__()
+
+
+HANDS_IN = """
+    import torch
+    from dulcourse import handin
+    from dulcourse.autoregressive.base import AutoregressiveModel
+
+    class Table(AutoregressiveModel):
+        def __init__(self):
+            super().__init__((1, 2, 2), 3)
+            self.table = torch.nn.Parameter(torch.zeros(3, 4))
+        def logits(self, x, y=None):
+            return self.table.reshape(1, 3, 1, 2, 2).expand(len(x), 3, 1, 2, 2) + 0 * x[:, None]
+
+    def train(model):
+        with torch.no_grad():
+            model.table.copy_(torch.randn(3, 4, generator=torch.Generator().manual_seed(seed)))
+
+    example = torch.zeros(2, 1, 2, 2, dtype=torch.int64)
+    model = handin.trained("table", Table, train, example=example)
+
+    def complex_number(x): return torch.complex(x, x)
+    def interrupt(x): raise KeyboardInterrupt
+    def huge(x): return torch.zeros(1 << 20)
+"""
+
+
+@pytest.mark.slow
+def test_the_real_library_hands_in_and_answers_alike_from_frozen_weights():
+    with stage(["dulcourse.autoregressive.made"], fonts=False) as library:
+
+        def answers(mode: str, checkpoints: dict[str, bytes], seed: int) -> tuple[Outcome, np.ndarray]:
+            with Session(library=library, limits=replace(LIMITS, memory_gib=2), slot=SLOT) as session:
+                parameters = {"seed": seed}
+                outcome = session.run(
+                    notebook(HANDS_IN),
+                    assignment="hw",
+                    parameters=parameters,
+                    mode=mode,
+                    checkpoints=checkpoints,
+                    seconds=120,
+                )
+                assert outcome.verdict is Verdict.graded, (outcome.reason, outcome.cells)
+                for name in ("complex_number", "interrupt", "huge"):
+                    with pytest.raises(Malformed) as caught:
+                        session.call(f"function.{name}", {"x": np.ones(3)})
+                    assert not isinstance(caught.value, SessionDead)
+                x = np.zeros((5, 1, 2, 2), np.int64)
+                return outcome, session.call("table.logits", {"x": x})["logits"]
+
+        trained, before = answers("train", {}, seed=3)
+        assert set(trained.checkpoints) == {"table"}
+        _, after = answers("replay", trained.checkpoints, seed=4)
+        np.testing.assert_array_equal(before, after)
+        assert before.shape == (5, 3, 1, 2, 2)
+
+
+def test_ones_own_notebook_runs_without_the_sandbox_as_an_ordinary_user(library: StagedLibrary):
+    if os.geteuid() == 0:
+        pytest.skip("root is refused")
+    with Session(library=library, limits=LIMITS, unsafe=True) as session:
+        outcome = session.run(
+            notebook("def answer(x): return x + 1"), assignment="hw", parameters={}, mode="train", seconds=60
+        )
+        assert outcome.verdict is Verdict.graded
+        assert outcome.limits == "none"
+        assert session.call("function.answer", {"x": np.arange(2)})["result"].tolist() == [1, 2]
