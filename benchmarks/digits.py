@@ -67,6 +67,15 @@ def by_counting(shared: bool) -> Train:
     return train
 
 
+def library_hash() -> str:
+    """BLAKE2b over the names and contents of the library's sources."""
+    root, digest = Path(dulcourse.__file__).parent, blake2b(digest_size=8)
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+LIBRARY = library_hash()  # of the sources as they are when they are imported
 MADE_OPTIONS = {"lr": 2e-3, "evaluate_every": 50, "patience": 20}
 
 ROWS = {
@@ -108,18 +117,10 @@ def receipt(seeds: list[int], seconds: float) -> dict:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "library": library_hash(),
+        "library": LIBRARY,
         "seeds": seeds,
         "seconds": seconds,
     }
-
-
-def library_hash() -> str:
-    """BLAKE2b over the names and contents of the library's sources."""
-    root, digest = Path(dulcourse.__file__).parent, blake2b(digest_size=8)
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def table(results: dict[str, dict]) -> str:

@@ -104,12 +104,14 @@ class MADE(AutoregressiveModel):
     ):
         super().__init__(shape, levels, order)
         _check_sizes(hidden, cosines)
-        self._degrees = [self._spread(width) for width in hidden]
+        degrees = [self._spread(width) for width in hidden]
+        # How many hidden units have a degree below t, for t = 0 … D: where those of degree t begin and end.
+        self._below = [torch.searchsorted(d, torch.arange(self.dims + 1)).tolist() for d in degrees]
         self.outputs = cosines or levels  # numbers z a symbol
         self.register_buffer("basis", cosines and _basis(levels, cosines), persistent=False)
         symbols = torch.arange(1, self.dims + 1)
         outputs = symbols.repeat_interleave(self.outputs)
-        chain = [symbols, *self._degrees]
+        chain = [symbols, *degrees]
         self.hidden = nn.ModuleList(
             MaskedLinear(mask(a, b, strict=False), generator=generator) for a, b in pairwise(chain)
         )
@@ -144,7 +146,7 @@ class MADE(AutoregressiveModel):
         self.refuse_labels(y)
         n = len(noise)
         x = torch.zeros(n, self.dims, dtype=torch.int64, device=noise.device)
-        widths = (self.dims, *map(len, self._degrees))
+        widths = (self.dims, *(below[-1] for below in self._below))
         layers = [self.bias.new_zeros(n, width) for width in widths]
         for t in range(self.dims):
             known, units = self._advance(layers, t), slice(t * self.outputs, (t + 1) * self.outputs)
@@ -156,10 +158,8 @@ class MADE(AutoregressiveModel):
     def _advance(self, layers: list[Tensor], t: int) -> int:
         """Fill in the hidden units of degree t, layer by layer; how many of the last layer are known now."""
         known = t
-        for layer, degrees, (inputs, outputs) in zip(
-            self.hidden, self._degrees, pairwise(layers), strict=True
-        ):
-            first, last = torch.searchsorted(degrees, torch.tensor([t, t + 1])).tolist()
+        for layer, below, (inputs, outputs) in zip(self.hidden, self._below, pairwise(layers), strict=True):
+            first, last = below[t], below[t + 1]
             outputs[:, first:last] = F.relu(layer.rows(inputs, slice(first, last), known))
             known = last
         return known
