@@ -15,6 +15,8 @@ __all__ = ["app", "main"]
 
 # Newer versions of typer carry a click of their own, so the class is found through typer.
 UsageOfCommand = typer.BadParameter.__mro__[2]
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+STOPPED = "stopped; what is finished is kept, and the same command goes on from there."
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
@@ -164,7 +166,7 @@ def main() -> None:
 def _status(arguments: list[str]) -> int:
     try:
         status = app(arguments, standalone_mode=False)
-        return status if isinstance(status, int) else 0
+        return _say(STOPPED, 1) if status == INTERRUPTED else status or 0
     except UsageError as error:
         return _say(str(error), 1)
     except InfrastructureError as error:
@@ -173,7 +175,7 @@ def _status(arguments: list[str]) -> int:
         error.show()
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        return _say("Stopped. What is finished is kept: the same command goes on from there.", 1)
+        return _say(STOPPED, 1)
     except OSError as error:
         return _say(f"{error.filename or 'the system'}: {error.strerror or error}; mend it and run again.", 2)
 

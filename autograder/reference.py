@@ -50,6 +50,7 @@ def weights_path(rubric: Rubric, model: str, tier: str) -> Path:
 
 def load_reference(rubric: Rubric, model: Model, tier: str) -> Any:
     """The reference of one model and tier, with its saved weights."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = weights_path(rubric, model.name, tier)
@@ -59,7 +60,7 @@ def load_reference(rubric: Rubric, model: Model, tier: str) -> Any:
     reference = getattr(load_module(rubric.folder / "reference.py"), f"build_{model.reference}")(tier)
     try:
         reference.load_state_dict(load_file(path))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         why = str(error).splitlines()[0]
         raise UsageError(
             f"{str(path)!r} does not fit build_{model.reference}({tier!r}) ({why}): make it anew by {make}."

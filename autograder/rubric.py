@@ -197,6 +197,9 @@ class Rubric(_Frozen):
     @model_validator(mode="after")
     def _mostly_private(self):
         models = [item for _, item in self.items if item.kind == "model"]
+        for item in models:
+            if item.data not in data.names():
+                raise unknown("data set", item.data, data.names())
         public = sum(item.points for item in models if item.data not in data.unlimited())
         # Rule 10: data that everybody has can be known by heart; it carries a small share of the points.
         if public > PUBLIC_SHARE * self.points:
