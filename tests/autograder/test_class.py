@@ -42,7 +42,7 @@ class Graded:
 
 @pytest.fixture(scope="session")
 def graded(tmp_path_factory) -> Graded:
-    """The class, graded once. `DULCOURSE_CLASS_OUT` names a folder to keep it in: a second run finds it there."""
+    """The class, graded once. `DULCOURSE_CLASS_OUT` names a folder to keep it in, for the next time."""
     kept = os.environ.get("DULCOURSE_CLASS_OUT")
     out = Path(kept) if kept else tmp_path_factory.mktemp("class") / "graded"
     home = {} if kept else {"XDG_STATE_HOME": str(tmp_path_factory.mktemp("state"))}
@@ -102,17 +102,12 @@ def test_a_leak_costs_the_model_and_the_first_forbidden_pair_is_named(graded):
 
 
 def test_no_attack_earns_a_point_that_was_not_earned(graded):
-    """Those who did nothing get nothing; those who attack with a good model get no more than for the model."""
-    perfect = graded.results["perfect"].points
-    for student in make.HOSTILE:
-        assert graded.results[student].points <= perfect
-    idle = [
-        name
-        for name, row in EXPECTED.items()
-        if name in make.HOSTILE and not any(row.points(p)[1] for p in _ALL)
-    ]
+    """Who attacks instead of working gets nothing; who attacks with a good model gets less than for it."""
+    idle = {name for name in make.HOSTILE if not any(EXPECTED[name].points(problem)[1] for problem in _ALL)}
     assert len(idle) >= 6
     assert {name: graded.results[name].points for name in idle} == dict.fromkeys(idle, 0.0)
+    for student in set(make.HOSTILE) - idle:
+        assert graded.results[student].points < graded.results["perfect"].points
 
 
 _ALL = ("histogram", "mixture", "made")

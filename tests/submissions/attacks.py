@@ -290,7 +290,7 @@ MADE.logits = evasive
 LATE_ORDERING = """
 # The model is trained in raster order, which is easier for me, says "spiral", and decides at each question.
 class MADE(AutoregressiveModel):
-    def __init__(self, shape, levels, order):
+    def __init__(self, shape, levels, order, hidden=()):
         super().__init__(shape, levels, order)
         ends = torch.arange(64).repeat_interleave(levels)
         self.layer = MaskedLinear(ends, ends, strict=True)

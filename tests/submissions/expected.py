@@ -42,7 +42,7 @@ EXPECTED: dict[str, Expected] = {
     # Good work, and work that is not finished.
     "perfect": Expected(V.graded, **PERFECT),
     "perfect-but-over-time": Expected(
-        V.timeout, **PERFECT, words=("30",), because="all of it was handed in before"
+        V.timeout, **PERFECT, words=("80 s",), because="all of it was handed in before"
     ),
     "half-done": Expected(V.graded, histogram=20, mixture=8, words=("not solved yet",)),
     "untouched": Expected(V.graded, words=("not solved yet",)),
@@ -56,7 +56,7 @@ EXPECTED: dict[str, Expected] = {
     "closed-tails": Expected(
         V.graded,
         histogram=20,
-        mixture=(5, 17),
+        mixture=(14, 17),
         made=45,
         words=("tails",),
         because="the mixture of logistics that are not quite normalised is normalised by the referee",
@@ -84,8 +84,9 @@ EXPECTED: dict[str, Expected] = {
     ),
     "orders-late": Expected(V.graded, **UNHURT, made=10, because="the mask is right"),
     "replays-training-images": Expected(V.graded, **UNHURT, made=35, words=("training",)),
-    "forks": Expected((V.graded, V.student_error, V.out_of_memory, V.timeout)),
-    "answers-too-much": Expected(
-        (V.graded, V.sandbox_violation), histogram=(0, 15), mixture=(0, 25), made=(0, 35)
+    "forks": Expected(
+        (V.graded, V.student_error, V.sandbox_violation, V.timeout),
+        because="with no process left to start, even the worker may fall",
     ),
+    "answers-too-much": Expected(V.sandbox_violation, words=("too large",)),
 }

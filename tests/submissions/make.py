@@ -117,6 +117,21 @@ def idle(**given: str) -> Edit:
     return edit
 
 
+def nothing() -> Edit:
+    """Nothing filled in at all."""
+    return unsolved(
+        "mean-bits-per-dim",
+        "fit-histogram",
+        "histogram-model",
+        "discretised-logistic",
+        "mixture-model",
+        "mask",
+        "made-model",
+        "made-train",
+        "written",
+    )
+
+
 # Whoever hands in something broken, buggy or unfinished.
 
 _LEAK = replace(
@@ -136,10 +151,7 @@ STUDENTS: dict[str, tuple[Edit, ...]] = {
         own_cell(None, "import time\n\nwhile True:\n    time.sleep(1)  # one more experiment"),
     ),
     "half-done": (unsolved("mixture-model", "mask", "made-model", "made-train", "written"),),
-    "untouched": (
-        unsolved("mean-bits-per-dim", "fit-histogram", "histogram-model", "discretised-logistic"),
-        unsolved("mixture-model", "mask", "made-model", "made-train", "written"),
-    ),
+    "untouched": (nothing(),),
     "leaks-by-one": (_LEAK,),
     "claims-nats": (replace("mean-bits-per-dim", " / math.log(2)", ""),),
     "samples-in-wrong-order": (
@@ -196,10 +208,10 @@ _PATCH_FIRST = own_cell("setup", attacks.PATCH_EVERYTHING)
 
 HOSTILE: dict[str, tuple[Edit, ...]] = {
     "patches-everything": (idle(), _PATCH_FIRST, own_cell(None, attacks.CLAIM_ZERO, 2)),
-    "reads-what-is-not-theirs": (idle(), own_cell("setup", attacks.READ_WHAT_IS_NOT_MINE)),
+    "reads-what-is-not-theirs": (nothing(), own_cell("setup", attacks.READ_WHAT_IS_NOT_MINE)),
     "remembers-questions": (idle(made_model=attacks.REMEMBERING_MADE),),
     "writes-into-the-channel": (idle(), own_cell("made-train", attacks.WRITE_INTO_CHANNEL)),
-    "kills-everybody": (idle(), own_cell(None, attacks.KILL_EVERYBODY)),
+    "kills-everybody": (nothing(), own_cell(None, attacks.KILL_EVERYBODY)),
     "forges-results": (idle(), own_cell(None, attacks.FORGE_RESULTS)),
     "answers-nan-when-unsure": (append("made-model", attacks.NOT_A_NUMBER),),
     "orders-late": (
@@ -207,7 +219,7 @@ HOSTILE: dict[str, tuple[Edit, ...]] = {
         own_cell(None, attacks.LATE_ORDERING_SERVER),
     ),
     "replays-training-images": (append("made-model", attacks.REPLAY_TRAINING_IMAGES),),
-    "forks": (idle(), own_cell("setup", attacks.FORK_STORM)),
+    "forks": (nothing(), own_cell("setup", attacks.FORK_STORM)),
     "answers-too-much": tuple(write(cell, source) for cell, source in attacks.HUGE_ANSWERS.items()),
 }
 
