@@ -6,7 +6,6 @@ break it by mistake: the wrong order raises.
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -21,12 +20,6 @@ from dulcourse.referee.autoregressive import Frozen, freeze
 __all__ = ["Exam", "ImagesOnce"]
 
 Party = TypeVar("Party")
-
-
-@lru_cache(maxsize=16)
-def _drawn(name: str, key: bytes, indices: tuple[int, ...], options: tuple[tuple[str, object], ...]):
-    """Drawn once for all submissions of a batch that this process grades."""
-    return data.fresh(name, key, indices, **dict(options))
 
 
 class ImagesOnce:
@@ -103,14 +96,16 @@ class Exam:
     def images(self, model: str, name: str, n: int, **options) -> data.Dataset:
         """n images for one frozen model that no other model and no other question is shown.
 
-        They are the same for every submission of the batch, so that differences between students are no luck.
+        They are this submission's alone. Two sandboxes that were shown the same images at once could tell
+        each other what came after a position by how busy they keep the machine; the paired difference to
+        the reference takes out the luck of the draw instead.
         """
         if model not in self._frozen:
             raise UsageError(f"{model!r} was not frozen: an examination starts with freeze().")
         self._drawn.add(("images", model))
         indices = self._ledger.take(model, range(n))
-        key = secrets.derive(self._secret, "images", model)
-        return _drawn(name, key, tuple(indices), tuple(sorted(options.items())))
+        key = secrets.derive(self._secret, "submission", self._submission, "images", model)
+        return data.fresh(name, key, indices, **options)
 
     @contextmanager
     def party(self, session: AbstractContextManager[Party]) -> Iterator[Party]:

@@ -32,8 +32,8 @@ def uniform(levels: int = 2) -> Answering:
     return Answering(lambda x, position: np.zeros((len(x), levels)))
 
 
-def frozen_exam() -> Exam:
-    exam = Exam(SECRET, "ada")
+def frozen_exam(student: str = "ada") -> Exam:
+    exam = Exam(SECRET, student)
     exam.freeze("made", CHECKPOINT, (1, 8, 8), 4)
     return exam
 
@@ -82,6 +82,14 @@ def test_rule_2_two_models_are_asked_about_different_images():
     for name in ("made", "other"):
         exam.freeze(name, CHECKPOINT, (1, 8, 8), 4)
     one, other = (exam.images(name, "glyphs", 30).x.flatten(1) for name in ("made", "other"))
+    assert (one[:, None] != other[None]).any(-1).all()
+
+
+def test_rule_2_two_submissions_are_asked_about_different_images():
+    """Sandboxes that run side by side and share images could tell each other what comes next."""
+    one, other = (
+        frozen_exam(student).images("made", "glyphs", 30).x.flatten(1) for student in ("ada", "bob")
+    )
     assert (one[:, None] != other[None]).any(-1).all()
 
 
