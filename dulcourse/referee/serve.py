@@ -17,8 +17,8 @@ def serve(path: str, functions: Mapping[str, Any]) -> None:
         {"call": name} + arrays  →  {"ok": true} + arrays  |  {"ok": false, "error": words}
 
     Models are those handed in, functions those of the notebook (its globals). An `id` in a question is
-    repeated in its answer, a `limit` is the most bytes that are taken. This side is the untrusted one: nothing
-    here protects the referee, it only keeps honest answers coming.
+    repeated in its answer, a `limit` is the most bytes that are taken. This side is the untrusted one:
+    nothing here protects the referee, it only keeps honest answers coming.
     """
     respondent = LocalRespondent(handin.registry, functions)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
