@@ -15,6 +15,8 @@ Matrix = Bool[np.ndarray, "D D"]
 Order = Int64[np.ndarray, " D"]
 Pair = tuple[int, int]
 
+PIECE = 1 << 24  # logits asked for at once: 64 MiB
+
 
 def dependency(
     respondent: Respondent,
@@ -61,7 +63,7 @@ def _moved(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def _pieces(frozen: Frozen, flips: int) -> Iterable[Int64[np.ndarray, " n"]]:
     """Inputs in pieces whose logits stay below 64 MiB."""
-    size = max(1, 2**24 // (frozen.levels * frozen.dims * flips))
+    size = max(1, PIECE // (frozen.levels * frozen.dims * flips))
     return (np.arange(start, min(start + size, frozen.dims)) for start in range(0, frozen.dims, size))
 
 

@@ -18,6 +18,8 @@ __all__ = ["LocalRespondent", "Malformed", "Respondent", "Spec", "ask", "to_argu
 
 Arrays = Mapping[str, np.ndarray]
 
+CHUNK = 1 << 24  # logits computed at once: 64 MiB
+
 
 @runtime_checkable
 class Respondent(Protocol):
@@ -168,7 +170,7 @@ def _batches(model: nn.Module, arrays: Arrays) -> list[tuple[Tensor, ...]]:
     """x (and y, if sent) on the model's device, in pieces whose logits stay below 64 MiB."""
     tensors = [torch.from_numpy(np.ascontiguousarray(arrays[key])) for key in ("x", "y") if key in arrays]
     home = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    size = max(1, 2**24 // (model.levels * max(1, tensors[0][0].numel())) if len(tensors[0]) else 1)
+    size = max(1, CHUNK // (model.levels * max(1, tensors[0][0].numel())) if len(tensors[0]) else 1)
     return list(zip(*(t.to(home).split(size) for t in tensors), strict=True))
 
 

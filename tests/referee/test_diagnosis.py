@@ -1,0 +1,199 @@
+"""What went wrong, in words: each bug of the course's list is planted once and must be named."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dulcourse.autoregressive import orders
+from dulcourse.autoregressive.base import AutoregressiveModel
+from dulcourse.referee.autoregressive import Score
+from dulcourse.referee.diagnosis import (
+    dependency,
+    explain,
+    forbidden,
+    missing,
+    own_bits_per_dim,
+    said,
+    units,
+)
+from tests.referee.parties import frozen_of, local, noise, raster
+
+SHAPE = (1, 3, 3)
+ORDER = orders.spiral(SHAPE)
+RANK = ORDER.argsort()
+
+
+class Linear(AutoregressiveModel):
+    """logits_i = (W x)_i under any mask [D, D]; double, so that nothing is lost in rounding."""
+
+    def __init__(self, mask, levels=3):
+        super().__init__(SHAPE, levels, ORDER)
+        generator = torch.Generator().manual_seed(0)
+        weight = torch.randn(levels, 9, 9, generator=generator, dtype=torch.float64)
+        self.weight = torch.nn.Parameter(weight * torch.as_tensor(mask))
+
+    def logits(self, x, y=None):
+        return torch.einsum("lij,nj->nli", self.weight, x.flatten(1).double()).unflatten(2, SHAPE)
+
+
+def past(rank, strict=True):
+    """Who may see whom when symbol i comes at rank[i]."""
+    later, earlier = rank[:, None], rank[None, :]
+    return (later > earlier if strict else later >= earlier).numpy()
+
+
+def found(mask, levels=3):
+    frozen = frozen_of(ORDER.numpy(), SHAPE, levels)
+    generator = np.random.default_rng(0)
+    return dependency(local(Linear(mask, levels)), "made", frozen, noise(SHAPE, levels, 2), generator), frozen
+
+
+def scored(bits=1.2, **changes) -> Score:
+    facts = {
+        "bits_per_dim": bits,
+        "standard_error": 0.001,
+        "reference_bits_per_dim": 1.0,
+        "reference_standard_error": 0.001,
+        "difference": bits - 1.0,
+        "difference_standard_error": 0.001,
+        "images": 100,
+        "failures": 0,
+        "positions": "one",
+        "bits": np.full(100, bits),
+    }
+    return Score(**(facts | changes))
+
+
+@pytest.mark.parametrize("levels", [2, 3, 9])
+def test_the_matrix_is_the_mask(levels):
+    mask = np.random.default_rng(1).random((9, 9)) < 0.4
+    matrix, _ = found(mask, levels)
+    assert np.array_equal(matrix, mask)
+
+
+def test_a_trained_model_sees_all_of_its_past_and_nothing_else(made):
+    matrix = dependency(local(made.model), "made", made.frozen, made.train[:2], np.random.default_rng(0))
+    assert forbidden(matrix, made.frozen.order) is None
+    assert missing(matrix, made.frozen.order) == []
+
+
+def test_many_inputs_are_perturbed_in_pieces(monkeypatch):
+    monkeypatch.setattr("dulcourse.referee.diagnosis.PIECE", 200)
+    matrix, _ = found(past(RANK))
+    assert np.array_equal(matrix, past(RANK))
+
+
+def test_the_first_forbidden_pair_in_the_models_own_order():
+    mask = past(RANK)
+    order = ORDER.tolist()
+    mask[order[6], order[8]] = mask[order[4], order[5]] = mask[order[4], order[7]] = True
+    matrix, frozen = found(mask)
+    assert forbidden(matrix, frozen.order) == (order[4], order[5])
+
+
+def test_missing_pairs_are_counted_from_the_first():
+    mask = past(RANK)
+    order = ORDER.tolist()
+    mask[order[5], order[2]] = mask[order[7], order[0]] = False
+    matrix, frozen = found(mask)
+    assert missing(matrix, frozen.order) == [(order[5], order[2]), (order[7], order[0])]
+
+
+def test_groups_see_earlier_groups_only():
+    group = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
+    allowed = group[:, None] > group[None, :]
+    assert forbidden(allowed, np.arange(9), group) is None
+    within = allowed.copy()
+    within[4, 3] = True  # fine in raster order, but 3 and 4 are answered at once
+    assert forbidden(within, np.arange(9)) is None
+    assert forbidden(within, np.arange(9), group) == (4, 3)
+
+
+FORWARDS = past(torch.arange(9))
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (past(RANK, strict=False), "sees input 4 (row 1, column 1), which it must predict itself"),
+        (past(RANK, strict=False), "compare > with >="),
+        (np.ones((9, 9), bool), "is any mask applied?"),
+        (past(ORDER), "the masks follow `rank`"),
+        (FORWARDS, "the masks follow the raster order"),
+        (past(RANK) | np.eye(9, k=3, dtype=bool), "look at the mask of the layer"),
+    ],
+)
+def test_a_leak_is_named_with_what_to_look_at(mask, words):
+    matrix, frozen = found(mask)
+    (said_first, *rest) = explain(scored(), frozen=frozen, matrix=matrix, claimed=0.3, own=0.3)
+    assert said_first.startswith("a leak: output ")
+    assert words in said_first
+    assert rest == []
+
+
+def test_a_blind_spot_is_counted_and_independence_said():
+    mask = past(RANK)
+    order = ORDER.tolist()
+    mask[order[5], order[2]] = False
+    matrix, frozen = found(mask)
+    (words,) = explain(scored(), frozen=frozen, matrix=matrix)
+    assert words.startswith("1 of 36 earlier inputs are not used; first, output")
+    matrix, frozen = found(np.zeros((9, 9), bool))
+    assert "independent of the others" in explain(scored(), frozen=frozen, matrix=matrix)[0]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        (lambda b: b * math.log(2), "in nats; divide by ln 2"),
+        (lambda b: b / math.log(2), "divided by ln 2 twice"),
+        (lambda b: b * 64, "the sum over the 64 dimensions, not their mean"),
+        (lambda b: b * 64 * math.log(2), "the sum over the 64 dimensions, in nats"),
+        (lambda b: b / 64, "divided by the 64 dimensions twice"),
+        (lambda b: -b, "the sign is wrong"),
+        (lambda b: -b * math.log(2), "the sign is wrong, and it is in nats"),
+        (lambda b: b - math.log2(17), "log₂ 17 is missing"),
+        (lambda b: b + math.log2(17), "log₂ 17 was added twice"),
+    ],
+)
+@pytest.mark.parametrize("bits", [0.9, 2.2372, 3.1])
+def test_every_mistake_of_units_is_named(mistake, words, bits):
+    assert words in units(mistake(bits * 1.002), bits, 64, 17)
+
+
+def test_agreement_and_honest_differences_are_no_mistake_of_units():
+    assert units(2.237, 2.2371, 64, 17) is None
+    assert units(2.0, 2.2, 64, 17) is None
+    assert "64" not in (units(6.2 * math.log(2), 6.2, 1, 100) or "")
+
+
+@pytest.mark.parametrize(
+    ("claimed", "own", "words"),
+    [
+        (1.21, 1.2, "agrees with the 1.200 measured"),
+        (1.0, 1.2, "training images, or the model overfitted"),
+        (1.4, 1.2, "before training ended"),
+        (1.2 * math.log(2), 1.2, "in nats"),
+        (None, 0.6, "log_prob and logits disagree"),
+    ],
+)
+def test_claims_are_held_against_what_was_measured(claimed, own, words):
+    said_of = explain(scored(1.2), frozen=raster(SHAPE, 3), claimed=claimed, own=own)
+    assert words in said_of[0]
+
+
+def test_unusable_answers_come_first_and_labels_last():
+    score = scored(failures=7, reason="no answer", label_gap=0.31)
+    words = explain(score, frozen=raster(SHAPE, 3), claimed=1.2)
+    assert words[0].startswith("7 answers could not be used and were charged in full (no answer)")
+    assert words[-1].startswith("wrong labels cost +0.310 bits/dim")
+
+
+def test_what_a_model_says_of_itself(made):
+    party = local(made.model, claim=1.25)
+    assert said(party, "made") == 1.25
+    assert said(local(made.model), "made") is None
+    nats = made.model.log_prob(torch.from_numpy(made.images[:32])).mean().item()
+    assert own_bits_per_dim(party, "made", made.images[:32]) == pytest.approx(-nats / 64 / math.log(2))

@@ -1,0 +1,178 @@
+"""Answers are claims: what is wrong with one is said in words, wherever the respondent is."""
+
+import contextlib
+import socket
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from dulcourse import handin
+from dulcourse.autoregressive.histogram import Histogram
+from dulcourse.referee import wire
+from dulcourse.referee.respondent import LocalRespondent, Malformed, Spec, ask
+from dulcourse.referee.serve import serve
+
+SHAPE = (1, 2, 2)
+
+
+class Saying:
+    def __init__(self, **answer):
+        self.answer = answer
+
+    def call(self, name, arrays):
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({}, r"answered with \[\]; expected \['a'\]"),
+        ({"a": np.zeros((2, 3)), "b": np.zeros(1)}, "answered with"),
+        ({"a": np.zeros((3, 2))}, r"shape \[3, 2\]; expected \[2, any\]"),
+        ({"a": np.zeros(2)}, r"shape \[2\]"),
+        ({"a": np.zeros((2, 3), np.int64)}, "as int64; expected real numbers"),
+        ({"a": np.zeros((2, 3), complex)}, "as complex128"),
+        ({"a": np.full((2, 3), np.nan)}, "not finite"),
+        ({"a": np.array([["x", "y", "z"]] * 2)}, "expected real numbers"),
+    ],
+)
+def test_an_answer_of_another_kind_is_malformed(answer, words):
+    with pytest.raises(Malformed, match=words):
+        ask(Saying(**answer), "f", {}, {"a": Spec((2, None))})
+
+
+def test_an_answer_as_expected_is_returned():
+    answer = ask(
+        Saying(a=np.zeros((2, 7), np.float16), n=np.array(True)),
+        "f",
+        {},
+        {"a": Spec((2, None)), "n": Spec((), "i")},
+    )
+    assert set(answer) == {"a", "n"}
+    assert ask(Saying(a=np.array([np.inf])), "f", {}, {"a": Spec((1,), finite=False)})["a"] == np.inf
+
+
+@pytest.fixture
+def histogram() -> Histogram:
+    x = torch.arange(60).reshape(15, *SHAPE) % 3
+    return Histogram.fit(x, 3)
+
+
+def respondent(model: torch.nn.Module | None = None, **functions) -> LocalRespondent:
+    history = SimpleNamespace(step=[10, 20], train=[1.5, 1.2], validation=[1.6, 1.4])
+    entry = SimpleNamespace(model=model, claim=1.25, history=history)
+    return LocalRespondent({} if model is None else {"m": entry}, functions)
+
+
+def test_a_model_answers_every_question(histogram):
+    party, x = respondent(histogram), np.arange(20).reshape(5, *SHAPE) % 3
+    logits = party.call("m.logits", {"x": x})["logits"]
+    assert logits.shape == (5, 3, *SHAPE)
+    position = np.array([0, 3, 1, 2, 0])
+    rows = party.call("m.conditional", {"x": x, "position": position})["log_p"]
+    assert np.array_equal(rows, logits.reshape(5, 3, 4)[np.arange(5), :, position])
+    nats = party.call("m.log_prob", {"x": x})["log_prob"]
+    assert np.allclose(nats, histogram.log_prob(torch.from_numpy(x)).detach())
+    sample = party.call("m.sample", {"n": np.array(6), "seed": np.array(2**61)})["x"]
+    assert sample.shape == (6, *SHAPE)
+    assert party.call("m.claim", {})["bits_per_dim"] == 1.25
+    assert party.call("m.history", {})["validation"].tolist() == [1.6, 1.4]
+
+
+def test_many_images_are_answered_in_pieces_that_fit(histogram, monkeypatch):
+    monkeypatch.setattr("dulcourse.referee.respondent.CHUNK", 24)  # two images of 12 logits
+    x = np.arange(28).reshape(7, *SHAPE) % 3
+    assert respondent(histogram).call("m.logits", {"x": x})["logits"].shape == (7, 3, *SHAPE)
+    rows = respondent(histogram).call("m.conditional", {"x": x, "position": np.arange(7) % 4})
+    assert rows["log_p"].shape == (7, 3)
+
+
+@pytest.mark.parametrize("name", ["m.weights", "n.logits", "logits", "", "m.", ".logits", "function."])
+def test_questions_that_nobody_can_answer_are_malformed(histogram, name):
+    with pytest.raises(Malformed):
+        respondent(histogram).call(name, {"x": np.zeros((1, *SHAPE), np.int64)})
+
+
+def test_functions_get_tensors_and_numbers_and_return_anything_numeric():
+    seen = []
+
+    def f(x, levels, strict):
+        seen.extend([type(x), levels, strict])
+        return x.double() / levels, [1, 2], torch.tensor(3, dtype=torch.bfloat16), True
+
+    arguments = {"x": np.arange(3), "levels": np.array(4), "strict": np.array(True)}
+    answer = respondent(f=f).call("function.f", arguments)
+    assert seen == [torch.Tensor, 4, True]
+    assert answer["result0"].tolist() == [0, 0.25, 0.5]
+    assert answer["result1"].tolist() == [1, 2]
+    assert answer["result2"].dtype == np.float32
+    assert answer["result3"].dtype == bool
+    assert respondent(f=lambda: 0.5).call("function.f", {})["result"] == 0.5
+
+
+def raises(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda: "text", "a str was returned"),
+        (lambda: None, "a NoneType was returned"),
+        (lambda: [object()], "a list was returned"),
+        (lambda: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda: raises(SystemExit(3)), "SystemExit"),
+        (lambda: raises(NotImplementedError()), "not solved yet"),
+        (lambda: raises(RecursionError("deep")), "RecursionError: deep"),
+        (lambda wrong: 1, "TypeError"),
+        (7, "defines no function 'f'"),
+    ],
+)
+def test_whatever_a_students_function_does_is_said_in_words(function, words):
+    with pytest.raises(Malformed, match=words):
+        respondent(f=function).call("function.f", {})
+
+
+@contextlib.contextmanager
+def served(tmp_path, functions):
+    """The other end of `serve`, which runs in a thread here and in a kernel's main thread behind the wall."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        thread = threading.Thread(target=serve, args=(path, functions), daemon=True)
+        thread.start()
+        stream, _ = listener.accept()
+        with stream:
+            yield stream
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def put(stream, header, **arrays):
+    wire.write_frame(stream, wire.encode(header, arrays))
+    return wire.decode(wire.read_frame(stream, deadline=None))
+
+
+def test_serve_answers_what_a_local_respondent_answers(tmp_path, histogram, monkeypatch):
+    monkeypatch.setattr(handin, "registry", {"m": handin.HandedIn(histogram, 1.5)})
+    x = np.zeros((2, *SHAPE), np.int64)
+    with served(tmp_path, {"f": lambda a: a + 1, "bad": lambda: 1 / 0}) as stream:
+        header, arrays = put(stream, {"call": "m.logits", "id": 7}, x=x)
+        assert header == {"ok": True, "id": 7}
+        assert np.array_equal(arrays["logits"], respondent(histogram).call("m.logits", {"x": x})["logits"])
+        assert put(stream, {"call": "function.f"}, a=np.arange(2))[1]["result"].tolist() == [1, 2]
+        header, arrays = put(stream, {"call": "function.bad"})
+        assert header == {"ok": False, "error": "'function.bad' raised ZeroDivisionError: division by zero"}
+        assert arrays == {}
+        assert put(stream, {})[0]["ok"] is False
+
+
+def test_serve_ends_when_told_to(tmp_path):
+    with served(tmp_path, {}) as stream:
+        wire.write_frame(stream, wire.encode({"stop": True}, {}))
+        with pytest.raises(wire.WireClosed):
+            wire.read_frame(stream)
