@@ -339,6 +339,9 @@ def test_why_not_more_names_the_largest_loss(tmp_path):
         tmp_path, "two", rubric(), keep=everything | {"model:made": False, "function:mask": False}
     )
     assert why_not_more(two).endswith("(+ 1 more)")
+    # 5 of 5 points count for more than 3.5 of 5.
+    more = everything | {"model:histogram": False, "sampler:made": False}
+    assert why_not_more(write_result(tmp_path, "more", rubric(), keep=more)).startswith("Samples of made")
     missing = write_result(tmp_path, "missing", rubric(), verdict=Verdict.missing)
     assert why_not_more(missing) == STATES[Verdict.missing].sentence
 
