@@ -97,7 +97,7 @@ def test_every_level_occurs_even_where_there_is_only_paper(levels):
     assert len(x.unique()) == levels
     corner = x[:, 0, 0, 0].bincount(minlength=levels) / len(x)
     assert corner.max() < 0.99
-    assert (corner > 0).double().mean() > 0.5
+    assert (corner.reshape(min(levels, 4), -1).sum(1) > 0).all()  # the darkest quarter too
 
 
 def test_every_class_is_drawn_equally_often(many):
