@@ -299,7 +299,8 @@ class Session:
             return None
         if claim not in _CLAIMS:
             raise _ViolationError("an end of no known kind")
-        return _CLAIMS[claim], reason
+        verdict = _CLAIMS[claim]
+        return verdict, f"{_WORDS[verdict]}: {reason}" if reason else _WORDS[verdict]
 
     def _die(self, verdict: Verdict, reason: str, outcome: Outcome | None = None) -> None:
         """Kill the sandbox and settle why: memory first, which also explains silence and sudden ends."""
@@ -314,7 +315,7 @@ class Session:
             if outcome and outcome.last_cell is not None
             else ""
         )
-        sentence = f"{_SENTENCES.get(verdict, '')}{reason}{where}."
+        sentence = f"{reason[:1].upper()}{reason[1:]}{where}."
         self._serving, self._dead = False, SessionDead(verdict, sentence)
         if outcome is not None:
             outcome.verdict, outcome.reason = verdict, sentence
@@ -347,10 +348,10 @@ class Session:
         )
 
 
-_SENTENCES = {
-    Verdict.kernel_died: "The kernel died ",
-    Verdict.output_flood: "Printed too much: ",
-    Verdict.timeout: "Too slow: ",
+_WORDS = {
+    Verdict.kernel_died: "the kernel died",
+    Verdict.output_flood: "the notebook printed or drew too much",
+    Verdict.student_error: "the notebook could not be run",
 }
 
 
