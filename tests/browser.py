@@ -99,7 +99,8 @@ def browser() -> Iterator[object]:
     playwright = pytest.importorskip("playwright.sync_api")
     executable = chromium()
     if executable is None:
-        pytest.skip("no Chromium: install it, or name it in the environment variable CHROMIUM.")
+        missing = pytest.fail if os.environ.get("DULCOURSE_REQUIRE_BROWSER") == "1" else pytest.skip
+        missing("no Chromium: install it, or name it in the environment variable CHROMIUM.")
     with playwright.sync_playwright() as driver:
         running = driver.chromium.launch(executable_path=executable, args=ARGUMENTS)
         yield running
