@@ -18,8 +18,9 @@ UsageOfCommand = typer.BadParameter.__mro__[2]
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 STOPPED = "stopped; what is finished is kept, and the same command goes on from there."
 
+# Plain help: the fancy kind takes longer to import than to read.
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
+    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 
 Assignment = Annotated[str, typer.Argument(help="The homework's name, such as hw1_autoregressive.")]
@@ -47,7 +48,7 @@ def release(
 ) -> None:
     """Make the students' copy of a homework from its source.
 
-    Example: [bold]autograder release hw1_autoregressive[/bold]
+    Example: autograder release hw1_autoregressive
     """
     folder = _course(course)
     names = _names(folder, assignment, all_)
@@ -75,7 +76,7 @@ def grade(
 ) -> None:
     """Run and score every submission of a class that is not finished yet.
 
-    Example: [bold]autograder grade hw1_autoregressive --class class --out grades --slots 4[/bold]
+    Example: autograder grade hw1_autoregressive --class class --out grades --slots 4
     """
     from autograder.grading import grade_class
 
@@ -103,7 +104,7 @@ def regrade(
 ) -> None:
     """Score finished submissions again from their saved weights, after a change of the rubric or the library.
 
-    Example: [bold]autograder regrade grades --student ada[/bold]
+    Example: autograder regrade grades --student ada
     """
     from autograder.grading import regrade_class
 
@@ -114,7 +115,7 @@ def regrade(
 def report(out: Results, course: Course = None) -> None:
     """Write the pages and grades.csv again, with the points that were filled into written.csv.
 
-    Example: [bold]autograder report grades[/bold]
+    Example: autograder report grades
     """
     from autograder.grading import report_class
 
@@ -130,7 +131,7 @@ def calibrate(
 ) -> None:
     """Train the reference models and measure their spread: the thresholds of the rubric come from it.
 
-    Example: [bold]autograder calibrate hw1_autoregressive --tier cpu[/bold]
+    Example: autograder calibrate hw1_autoregressive --tier cpu
     """
     from autograder.calibrate import calibrate as run
 
@@ -145,7 +146,7 @@ def doctor(
 ) -> None:
     """Say what this machine lacks for grading, and what mends it.
 
-    Example: [bold]autograder doctor[/bold]
+    Example: autograder doctor
     """
     from autograder.doctor import examine
 

@@ -20,6 +20,10 @@ import sys
 from pathlib import Path
 import autograder.report.figures as figures
 figures.draw = lambda folder, name, **given: {}
+import autograder.reference as reference
+reference.public_images = lambda model, images=reference.public_images: images(
+    model.model_copy(update={"options": model.options | {"n": 300}})
+)
 import autograder.receipt as receipt
 receipt.library_hash = lambda: "as it is now"
 from autograder.grading import grade_class
