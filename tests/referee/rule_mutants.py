@@ -57,8 +57,15 @@ MUTANTS = (
         2,
         "all models are asked about the same images",
         REFEREE + "exam.py",
+        'secrets.derive(self._secret, "submission", self._submission, "images", model)',
+        'secrets.derive(self._secret, "submission", self._submission, "images")',
+    ),
+    Mutant(
+        2,
+        "all submissions are asked about the same images",
+        REFEREE + "exam.py",
+        'secrets.derive(self._secret, "submission", self._submission, "images", model)',
         'secrets.derive(self._secret, "images", model)',
-        'secrets.derive(self._secret, "images")',
     ),
     Mutant(
         3,

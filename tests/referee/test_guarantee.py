@@ -82,6 +82,22 @@ def test_refusing_the_images_that_would_be_dear_does_not_help():
     assert expectation(law, lambda: Answering(answer), "all", 0) <= BOUND
 
 
+@pytest.mark.parametrize("positions", ["one", "all"])
+def test_knowing_every_decoy_does_not_help(positions):
+    """It looks up which decoy it was sent and bets on, or against, what the decoy shows."""
+    law, decoys = Law(SHAPE, LEVELS, 3), noise(SHAPE, LEVELS).reshape(-1, 3)
+
+    for bet in (3.0, -3.0):
+
+        def answer(x, position, bet=bet):
+            flat = x.reshape(len(x), -1)
+            matches = (flat[:, None] == decoys[None]).sum(axis=2).argmax(axis=1)
+            shown = decoys[matches, position]
+            return bet * np.eye(LEVELS)[shown] + 0.5 * np.eye(LEVELS)[flat[:, ORDER[0]]]
+
+        assert expectation(law, lambda: Answering(answer), positions, 4) <= BOUND
+
+
 def test_a_respondent_that_could_see_its_symbol_would_break_the_bound():
     """The test's own teeth: with the symbol in sight (decoys equal to the image) the expectation explodes."""
     law = Law(SHAPE, LEVELS, 1)
