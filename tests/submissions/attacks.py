@@ -64,6 +64,10 @@ def train_made(model):
 
 UNIFORM_HISTOGRAM = """
 class Histogram(AutoregressiveModel):
+    def __init__(self, shape, levels):
+        super().__init__(shape, levels)
+        self.register_buffer("log_p", torch.zeros(levels))
+
     def logits(self, x, y=None):
         return torch.zeros(len(x), self.levels, *self.shape)
 

@@ -61,7 +61,9 @@ EXPECTED: dict[str, Expected] = {
         words=("tails",),
         because="the mixture of logistics that are not quite normalised is normalised by the referee",
     ),
-    "raises-in-problem-1": Expected(V.student_error, histogram=5, mixture=25, made=45, words=("histogram(",)),
+    "raises-in-problem-1": Expected(
+        V.student_error, histogram=5, mixture=25, made=45, words=("TypeError", "bincount")
+    ),
     "uses-the-library": Expected(
         (V.graded, V.student_error), **UNHURT, words=("dulcourse.autoregressive.made",)
     ),
@@ -75,15 +77,15 @@ EXPECTED: dict[str, Expected] = {
     # Attacks: nothing that was not earned.
     "patches-everything": Expected((V.graded, V.student_error)),
     "reads-what-is-not-theirs": Expected((V.graded, V.student_error)),
-    "remembers-questions": Expected(V.graded),
+    "remembers-questions": Expected(V.graded, words=("sees input",)),
     "writes-into-the-channel": Expected((V.sandbox_violation, V.kernel_died, V.graded, V.student_error)),
     "kills-everybody": Expected((V.sandbox_violation, V.kernel_died)),
     "forges-results": Expected((V.graded, V.student_error)),
     "answers-nan-when-unsure": Expected(
         V.graded, **UNHURT, made=(10, 44), because="every answer that is no number costs more than a guess"
     ),
-    "orders-late": Expected(V.graded, **UNHURT, made=10, because="the mask is right"),
-    "replays-training-images": Expected(V.graded, **UNHURT, made=35, words=("training",)),
+    "orders-late": Expected((V.graded, V.student_error), **UNHURT, made=10, because="the mask is right"),
+    "replays-training-images": Expected(V.graded, **UNHURT, made=35, words=("copies",)),
     "forks": Expected(
         (V.graded, V.student_error, V.sandbox_violation, V.timeout),
         because="with no process left to start, even the worker may fall",

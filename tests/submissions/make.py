@@ -168,7 +168,7 @@ STUDENTS: dict[str, tuple[Edit, ...]] = {
         replace(
             "fit-histogram",
             "counts = torch.bincount(x, minlength=levels).double()",
-            "counts = x.histogram(levels)",
+            "counts = torch.bincount(x, size=levels)",
         ),
     ),
     "loops-for-ever": (
