@@ -22,9 +22,11 @@ class Chain(AutoregressiveModel):
         table = torch.randn(self.dims, levels + 1, levels, generator=torch.Generator().manual_seed(1))
         self.table = torch.nn.Parameter(table)
         self.calls = 0
+        self.modes = set()
 
     def logits(self, x, y=None):
         self.calls += 1
+        self.modes.add(self.training)
         before = x.flatten(1)[:, self.order].roll(1, 1) + 1
         before[:, 0] = 0
         z = self.table[torch.arange(self.dims), before]
@@ -90,10 +92,11 @@ def test_the_noise_is_in_generation_order(chain, generator):
     assert changed[chain.order].tolist() == [False, False, False, True]
 
 
-def test_sampling_leaves_no_trace_in_the_model(chain, generator):
+def test_sampling_is_in_evaluation_mode_and_leaves_no_trace(chain, generator):
     chain.train()
     assert not chain.sample(2, generator=generator).requires_grad
     assert chain.training
+    assert chain.modes == {False}
     with pytest.raises(RuntimeError), evaluating(chain):
         raise RuntimeError
     assert chain.training
