@@ -117,7 +117,9 @@ def test_references_lead_somewhere():
     labels = re.findall(r"^\$\$ \(([\w-]+)\)$", text, re.M) + re.findall(r"^\(([\w-]+)\)=$", text, re.M)
     labels += re.findall(r"^:label: (\S+)$", text, re.M) + re.findall(r"^ +name: (fig-\S+)$", text, re.M)
     assert len(labels) == len(set(labels)), "a label is used twice"
-    used = re.findall(r"\{(?:eq|ref|numref)\}`([\w-]+)`", text) + re.findall(r"\]\(([a-z]+-[\w-]+)\)", text)
+    used = re.findall(r"\{(?:eq|ref|numref|prf:ref)\}`([\w-]+)`", text) + re.findall(
+        r"\]\(([a-z]+-[\w-]+)\)", text
+    )
     assert used
     assert set(used) <= set(labels)
     cited = {key for group in re.findall(r"\{cite\}`([^`]+)`", text) for key in group.split(",")}
