@@ -292,7 +292,7 @@ def test_answers_share_one_allowance(open_session):
         session.call("function.f", {})
         with contextlib.suppress(SessionDead):
             session.call("function.f", {})
-        with pytest.raises(SessionDead, match="no answer") as caught:
+        with pytest.raises(SessionDead, match="No answer") as caught:
             session.call("function.f", {})
         assert caught.value.verdict is Verdict.timeout
 

@@ -93,7 +93,7 @@ def ask(
 DEATHS = {
     "dies": ("os._exit(3)", Verdict.kernel_died, "died"),
     "kills the worker": ("os.kill(os.getppid(), 9); time.sleep(60)", Verdict.sandbox_violation, "died"),
-    "never answers": ("while True: pass", Verdict.timeout, "no answer"),
+    "never answers": ("while True: pass", Verdict.timeout, "No answer"),
     "closes its socket": (
         "[os.close(f) for f in range(3, 64) if is_socket(f)]; time.sleep(60)",
         Verdict.kernel_died,
