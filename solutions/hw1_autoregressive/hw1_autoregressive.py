@@ -515,9 +515,9 @@ if made is not None:
     claim("made", made, glyphs["validation"])
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "made-check-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
-# The check looks at your model as the referee will, and draws which output depends on which input: all
-# $64 \times 64$ pairs in the order of generation, found by changing one input at a time. Nothing may lie on or above the
-# diagonal. If something does, the first such pair is named.
+# The check looks at your model as the referee will. Where something is wrong it also draws which output depends on which
+# input: all $64 \times 64$ pairs in the order of generation, found by changing one input at a time. Nothing may lie on or above
+# the diagonal; the first pair that does is named.
 
 # %% nbgrader={"grade": false, "grade_id": "made-check", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
 handin.check("made")
