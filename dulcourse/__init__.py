@@ -1,7 +1,7 @@
 """The reference library of the course on deep unsupervised learning.
 
-Nothing is imported until it is asked for: `import dulcourse` is instant, and a module that is withheld while a
-homework is graded breaks nothing but the line that imports it.
+Nothing is imported until it is asked for: `import dulcourse` is instant, and a module that is withheld while
+a homework is graded breaks nothing but the line that imports it.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""One kind of error for a user's mistake: a sentence with the value that came, what was expected, and the fix."""
+"""Errors that speak to users: the value that came, what was expected, and the fix, in one sentence."""
 
 from difflib import get_close_matches
 
