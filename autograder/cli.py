@@ -112,14 +112,20 @@ def regrade(
 
 
 @app.command()
-def report(out: Results, course: Course = None) -> None:
+def report(
+    out: Results,
+    names: Annotated[
+        bool, typer.Option("--names", help="Show names in the class table, not pseudonyms.")
+    ] = False,
+    course: Course = None,
+) -> None:
     """Write the pages and grades.csv again, with the points that were filled into written.csv.
 
     Example: autograder report grades
     """
     from autograder.grading import report_class
 
-    report_class(_course(course), out)
+    report_class(_course(course), out, names=names)
 
 
 @app.command()

@@ -103,11 +103,11 @@ def regrade_class(
         return status
 
 
-def report_class(course: Path, out: Path) -> None:
+def report_class(course: Path, out: Path, *, names: bool = False) -> None:
     """Write the pages, the table and grades.csv from the results that are there."""
     batch = read_batch(out)
     rubric = load_rubric(batch.assignment, course / "solutions")
-    _report(out, rubric, all_results(out))
+    _report(out, rubric, all_results(out), names=names)
 
 
 def _desk(course: Path, rubric: Rubric, batch: Batch, release: dict, out: Path) -> Desk:
@@ -177,6 +177,7 @@ def _work(desk: Desk, tasks: list[Task], slots: int | None, event: str, sandboxe
         return 0
     desk.trusted.check()
     slots = min(slots or cores(), len(tasks))
+    _pin(threads_per_slot(slots))
     with _stoppable(), (sandboxes or _sandboxes)(desk, threads_per_slot(slots)) as open_session:
         failed = _with_progress(
             desk, tasks, slots, lambda task, slot: _one(desk, task, lambda: open_session(slot), event)
@@ -184,6 +185,13 @@ def _work(desk: Desk, tasks: list[Task], slots: int | None, event: str, sandboxe
     if failed:
         print(f"{len(failed)} not graded, by no fault of theirs: {', '.join(failed)}; run the command again.")
     return 2 if failed else 0
+
+
+def _pin(threads: int) -> None:
+    """The referee's own arithmetic takes no more cores than a submission does."""
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def _one(desk: Desk, task: Task, open_session: Callable[[], Any], event: str) -> SubmissionResult:
@@ -286,12 +294,12 @@ def _conclude(desk: Desk, students: Collection[str]) -> None:
     )
 
 
-def _report(out: Path, rubric: Rubric, shown: Sequence[SubmissionResult]) -> None:
+def _report(out: Path, rubric: Rubric, shown: Sequence[SubmissionResult], names: bool = False) -> None:
     from rich.console import Console
 
     from autograder.report import write_report
 
-    write_report(out, rubric)
+    write_report(out, rubric, pseudonymous=not names)
     marks = read_marks(out / "written.csv", rubric)
     write_grades(out, rubric, all_results(out), marks)
     console = Console()
