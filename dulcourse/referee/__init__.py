@@ -9,6 +9,7 @@
 | `exam` | the order of things: frozen, then drawn, then asked, each image once, one party at a time |
 | `edges` | from a paired difference to points |
 | `diagnosis` | what went wrong, in words and a matrix |
+| `public` | the same questions on examples that everybody has |
 | `wire`, `serve` | the same questions through a socket |
 | `secret` | where randomness comes from |
 

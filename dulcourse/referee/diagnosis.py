@@ -50,15 +50,17 @@ def _log_p(respondent: Respondent, name: str, frozen: Frozen, x: np.ndarray) -> 
     spec = Spec((len(x), frozen.levels, *frozen.shape))
     logits = ask(respondent, f"{name}.logits", {"x": x}, {"logits": spec})["logits"]
     logits = logits.reshape(len(x), frozen.levels, -1)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    with np.errstate(all="ignore"):  # finite numbers of any size may have been answered
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def _moved(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    # Batches of different sizes round differently; 128 units in the last place is far below any trained
+    # Batches of different sizes round differently; 512 units in the last place are far below any trained
     # weight.
-    tolerance = 128 * np.finfo(before.dtype).eps
-    return np.abs(after - before) > tolerance * (1 + np.abs(before))
+    tolerance = 512 * np.finfo(before.dtype).eps
+    with np.errstate(all="ignore"):
+        return np.abs(after - before) > tolerance * (1 + np.abs(before))
 
 
 def _pieces(frozen: Frozen, flips: int) -> Iterable[Int64[np.ndarray, " n"]]:

@@ -77,9 +77,12 @@ def _difference(got: np.ndarray, expected: np.ndarray, atol: float, rtol: float)
     if expected.dtype.kind != "f":
         wrong = int((got != expected).sum())
         return f"differs from the expected values at {wrong} of {expected.size} places." if wrong else ""
-    got, expected = got.astype(np.float64), expected.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        close = np.isclose(got, expected, atol=atol, rtol=rtol)
+    with np.errstate(all="ignore"):  # numbers of any size may have been answered
+        return _distance(got.astype(np.float64), expected.astype(np.float64), atol, rtol)
+
+
+def _distance(got: np.ndarray, expected: np.ndarray, atol: float, rtol: float) -> str:
+    close = np.isclose(got, expected, atol=atol, rtol=rtol)
     if close.all():
         return ""
     if np.isfinite(expected).all() and not np.isfinite(got).all():

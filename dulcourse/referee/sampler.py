@@ -170,7 +170,8 @@ def spread_statistic(
 
 
 def _softmax(log_p: Float[np.ndarray, "n levels"]) -> Float64[np.ndarray, "n levels"]:
-    weights = np.exp(log_p.astype(np.float64) - log_p.max(axis=1, keepdims=True))
+    with np.errstate(over="ignore"):  # finite numbers of any size may have been answered
+        weights = np.exp(log_p.astype(np.float64) - log_p.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 
 

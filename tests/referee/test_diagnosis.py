@@ -79,6 +79,20 @@ def test_a_trained_model_sees_all_of_its_past_and_nothing_else(made):
     assert missing(matrix, made.frozen.order) == []
 
 
+def test_numbers_of_any_size_leave_no_warning():
+    """What a stranger answers must not stop the referee: the largest floats, of either sign."""
+
+    class Huge(torch.nn.Module):
+        shape, levels = SHAPE, 3
+
+        def logits(self, x, y=None):
+            signs = (x.flatten(1).sum(1) % 2 * 2 - 1).view(-1, 1, 1, 1, 1)
+            return torch.tensor([1.0, -1.0, 0.0]).view(1, 3, 1, 1, 1) * 3e38 * signs.expand(-1, 3, *SHAPE)
+
+    matrix = dependency(local(Huge()), "made", raster(SHAPE, 3), noise(SHAPE, 3, 2), np.random.default_rng(0))
+    assert matrix.shape == (9, 9)
+
+
 def test_many_inputs_are_perturbed_in_pieces(monkeypatch):
     monkeypatch.setattr("dulcourse.referee.diagnosis.PIECE", 200)
     matrix, _ = found(past(RANK))

@@ -75,6 +75,8 @@ def test_minus_infinity_is_a_value_like_others():
     minus = lambda x, k: np.where(x > 0, 0.0, -np.inf)  # noqa: E731
     assert probed(lambda x, k: torch.where(x > 0, 0.0, -math.inf).double(), minus).passed
     assert not probed(lambda x, k: torch.zeros_like(x), minus).passed
+    assert not probed(lambda x, k: torch.full_like(x, -math.inf), minus).passed
+    assert not probed(lambda x, k: torch.full_like(x, 1.7e308), lambda x, k: x * 0 - 1.7e308).passed
 
 
 def test_a_party_that_is_gone_has_not_answered():

@@ -204,5 +204,11 @@ def test_no_variance_leaves_one_admissible_value():
     assert z_statistic(np.zeros((10, 4)), np.arange(10) % 4) == 0
 
 
+def test_numbers_of_any_size_leave_no_warning():
+    log_p = np.tile([1.7e308, -1.7e308, 0.0], (30, 1))
+    assert z_statistic(log_p, np.zeros(30, np.int64)) == 0
+    assert spread_statistic(log_p, np.zeros(30, np.int64), np.arange(30) % 2) == 0
+
+
 def test_too_few_draws_have_no_spread():
     assert spread_statistic(np.zeros((4, 4)), np.zeros(4, np.int64), np.arange(4)) == 0
