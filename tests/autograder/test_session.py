@@ -282,6 +282,15 @@ def test_an_answer_that_ends_the_session_ends_it_for_good(open_session, answer, 
         assert caught.value.verdict is verdict
 
 
+def test_an_answer_to_another_question_is_not_taken(open_session):
+    script = answering(lambda w, q: w.say({"ok": True, "id": q["id"] - 1}, x=np.arange(3)), right)
+    with open_session(script) as session:
+        run(session)
+        with pytest.raises(SessionDead, match="answers something else") as caught:
+            session.call("function.f", {})
+        assert caught.value.verdict is Verdict.sandbox_violation
+
+
 def test_answers_share_one_allowance(open_session):
     def slow(worker: Pretender, question: dict) -> None:
         threading.Event().wait(0.2)
