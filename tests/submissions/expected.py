@@ -90,5 +90,5 @@ EXPECTED: dict[str, Expected] = {
         (V.graded, V.student_error, V.sandbox_violation, V.timeout),
         because="with no process left to start, even the worker may fall",
     ),
-    "answers-too-much": Expected(V.graded, histogram=15, mixture=25, made=35, words=("too large",)),
+    "answers-too-much": Expected(V.graded, histogram=15, mixture=25, made=35, words=("80000113 bytes",)),
 }
