@@ -60,6 +60,7 @@ def test_a_class_is_graded_and_nothing_is_run_twice(autograder, tmp_path):
     status, out, err = autograder(*GRADE)
     assert status == 0
     assert "ada: graded" not in err
+    assert "under another rubric" not in out
     assert "9.00" in out
     assert before == {path: path.read_bytes() for path in before}
     events = [json.loads(line)["event"] for line in (tmp_path / "out/journal.jsonl").read_text().splitlines()]
