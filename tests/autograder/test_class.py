@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -19,7 +21,7 @@ from tests.submissions.expected import EXPECTED
 pytestmark = [pytest.mark.wall, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
-SUBREAPER = 36  # prctl: what a process leaves behind becomes ours, so that we can count it
+SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 
 
 class Graded:
@@ -47,18 +49,37 @@ def graded(tmp_path_factory) -> Graded:
     out = Path(kept) if kept else tmp_path_factory.mktemp("class") / "graded"
     home = {} if kept else {"XDG_STATE_HOME": str(tmp_path_factory.mktemp("state"))}
     command = [sys.executable, "-m", "autograder.cli", "grade", make.ASSIGNMENT, "--tier", "smoke"]
-    ctypes.CDLL(None, use_errno=True).prctl(SUBREAPER, 1, 0, 0, 0)
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
-    done = subprocess.run(
-        [*command, "--class", str(make.CLASS), "--out", str(out)],
-        cwd=ROOT,
-        env={**os.environ, **home},
-        capture_output=True,
-        text=True,
-    )
+    with _adopting() as orphans:
+        done = subprocess.run(
+            [*command, "--class", str(make.CLASS), "--out", str(out)],
+            cwd=ROOT,
+            env={**os.environ, **home},
+            capture_output=True,
+            text=True,
+        )
+        left_behind = orphans()
     assert done.returncode == 0, done.stdout + done.stderr
-    after = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
-    return Graded(out, [f"{p.pid} {p.status()} {p.name()}" for p in after])
+    return Graded(out, left_behind)
+
+
+@contextmanager
+def _adopting() -> Iterator[Callable[[], list[str]]]:
+    """What a child of ours leaves behind becomes ours; the dead are buried, the living are named."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+
+    def orphans() -> list[str]:
+        found = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
+        dead = [p for p in found if p.status() == psutil.STATUS_ZOMBIE]
+        for process in dead:
+            os.waitpid(process.pid, os.WNOHANG)
+        return [f"{p.pid} {p.status()} {p.name()}" for p in found if p not in dead]
+
+    prctl(SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield orphans
+    finally:
+        prctl(SUBREAPER, 0, 0, 0, 0)
 
 
 def test_the_class_is_what_its_maker_makes():
