@@ -40,7 +40,7 @@ def run(library: StagedLibrary, *sources: str, limits: Limits = LIMITS, seconds:
         )
 
 
-# name: (code of the second cell, verdict, a word of the reason, limits, seconds)
+# name: (code of the cell that ends the run, verdict)
 ENDINGS = {
     "exits": ("os._exit(0)", Verdict.kernel_died),
     "kills itself": ("os.kill(os.getpid(), signal.SIGKILL)", Verdict.kernel_died),
@@ -67,6 +67,15 @@ ENDINGS = {
 }
 
 
+WORDS = {
+    Verdict.kernel_died: "The kernel died",
+    Verdict.timeout: "The time allowed, 4 s, was over",
+    Verdict.output_flood: "printed or drew too much",
+    Verdict.out_of_memory: "More than 0.5 GiB of memory were needed",
+    Verdict.sandbox_violation: "The worker behind the wall was gone",
+}
+
+
 @pytest.mark.parametrize(("code", "verdict"), ENDINGS.values(), ids=ENDINGS)
 def test_verdict_of_a_run_that_ends_early(library: StagedLibrary, code: str, verdict: Verdict):
     limits = replace(LIMITS, memory_gib=2) if verdict is Verdict.output_flood else LIMITS
@@ -75,7 +84,10 @@ def test_verdict_of_a_run_that_ends_early(library: StagedLibrary, code: str, ver
     assert outcome.verdict is verdict, outcome.reason
     assert outcome.last_cell == 3, "the cell in progress is the one that ended the run"
     assert [cell.index for cell in outcome.cells] == [0, 1, 2], "what was finished before is kept"
-    assert "cell 4" in outcome.reason
+    assert WORDS[verdict] in outcome.reason
+    assert outcome.reason.endswith(", while cell 4 was running.")
+    if "100 <<" in code:
+        assert "one message was too large" in outcome.reason, "it is stopped before it is in memory here"
 
 
 def ask(
