@@ -83,6 +83,14 @@ def cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def quiet() -> None:
+    """Kernels warn of unencrypted ports at every start; these are local, and gone when the page is built."""
+    profile = BUILD / "ipython" / "profile_default"
+    profile.mkdir(parents=True, exist_ok=True)
+    (profile / "ipython_kernel_config.py").write_text("c = get_config()\nc.IPKernelApp.log_level = 'ERROR'\n")
+    os.environ["IPYTHONDIR"] = str(profile.parent)
+
+
 def run_all(jobs: int, times: bool) -> None:
     """Run the chapters, `jobs` at a time. A failure is reported in full while the pages are laid out."""
     pages = list(chapters())
@@ -112,6 +120,7 @@ def main() -> int:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     os.environ.update(PYTHONPATH=path, OMP_NUM_THREADS="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
     forget(options.fresh)
+    quiet()
     run_all(options.jobs, options.times)
     return lay_out()
 
