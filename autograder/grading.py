@@ -176,11 +176,15 @@ def _work(desk: Desk, tasks: list[Task], slots: int | None, event: str, sandboxe
     if not tasks:
         return 0
     desk.trusted.check()
-    slots = min(slots or cores(), len(tasks))
-    _pin(threads_per_slot(slots))
-    with _stoppable(), (sandboxes or _sandboxes)(desk, threads_per_slot(slots)) as open_session:
+    slots = slots or cores()
+    threads = threads_per_slot(slots)  # however many are left: sums depend on it in their last digits
+    _pin(threads)
+    with _stoppable() as stopped, (sandboxes or _sandboxes)(desk, threads) as open_session:
         failed = _with_progress(
-            desk, tasks, slots, lambda task, slot: _one(desk, task, lambda: open_session(slot), event)
+            desk,
+            tasks,
+            slots,
+            lambda task, slot: _one(desk, task, lambda: open_session(slot), event, stopped),
         )
     if failed:
         print(f"{len(failed)} not graded, by no fault of theirs: {', '.join(failed)}; run the command again.")
@@ -194,8 +198,13 @@ def _pin(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _one(desk: Desk, task: Task, open_session: Callable[[], Any], event: str) -> SubmissionResult:
-    """Grade one submission and put its result on disk; the result is the last file to be written."""
+def _one(
+    desk: Desk, task: Task, open_session: Callable[[], Any], event: str, stopped: threading.Event
+) -> SubmissionResult:
+    """Grade one submission and put its result on disk; the result is the last file to be written.
+
+    Nothing is written once the batch was stopped: what a sandbox does while the grader ends is not its own.
+    """
     journal.append(desk.out, "started", student=task.student)
     try:
         result = grade_one(desk, task, open_session)
@@ -209,6 +218,8 @@ def _one(desk: Desk, task: Task, open_session: Callable[[], Any], event: str) ->
         result = nothing_to_run(desk, task.submission, Verdict.infrastructure_error, reason)
     else:
         (desk.out / task.student / "fault.txt").unlink(missing_ok=True)
+    if stopped.is_set():
+        raise KeyboardInterrupt
     write_atomically(result_path(desk.out, task.student), result.model_dump_json(indent=1))
     done = "failed" if result.verdict is Verdict.infrastructure_error else event
     journal.append(desk.out, done, student=task.student, verdict=result.verdict, points=result.points)
@@ -271,20 +282,23 @@ def _with_progress(desk: Desk, tasks: list[Task], slots: int, do: Callable[[Task
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """A polite kill is an interrupt: the sandboxes end, what is finished stays."""
+def _stoppable() -> Iterator[threading.Event]:
+    """Whether somebody stops us. A polite kill is an interrupt: what is finished stays."""
+    stopped = threading.Event()
 
     def stop(*_: object) -> None:
+        stopped.set()
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stopped
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield stopped
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _conclude(desk: Desk, students: Collection[str]) -> None:

@@ -39,6 +39,14 @@ from typing import Any, NoReturn
 KERNEL_DIED, BROKEN = 23, 24  # exit codes while questions are answered
 TEXT_LIMIT, IMAGE_LIMIT, IMAGES = 64 << 10, 4 << 20, 8  # what is kept of one cell's output
 
+# A notebook that seeds nothing still trains the same model when it is run again; torch's own seed is random.
+_SEED = """
+for _name, _seed in ("random", "seed"), ("numpy.random", "seed"), ("torch", "manual_seed"):
+    if _name in __import__("sys").modules:
+        getattr(__import__("sys").modules[_name], _seed)({seed})
+del _name, _seed
+"""
+
 # A kernel that is there as soon as it has imported what every notebook imports.
 _KERNEL = """
 import sys
@@ -329,6 +337,7 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
         def run(self, task, notebook):
             """All cells, through papermill."""
             self.until, self.stop_at_last = task["until"], self.replaying and task["until"] is None
+            self.silently(_SEED.format(seed=int(task["parameters"].get("seed", 0))))
             try:
                 for index, cell in enumerate(notebook["cells"]):
                     cell["metadata"] = {**cell.get("metadata", {}), "wall_index": index}
