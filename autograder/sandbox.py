@@ -137,6 +137,8 @@ def launch(
             stdout=subprocess.DEVNULL,
             stderr=said_write,
             env={},
+            # Ctrl-C in a terminal, or a signal to the grader's group, must not reach a student's sandbox.
+            start_new_session=True,
         )
         given.close()
         failed.pop_all()

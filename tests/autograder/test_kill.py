@@ -4,10 +4,13 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from autograder import grading
 from tests.autograder.kill import check_journal, disturbed, outcomes, same_batch
 from tests.autograder.parties import course, hand_in
 
@@ -78,3 +81,14 @@ def test_the_journal_would_show_a_second_run(tmp_path):
     (tmp_path / "journal.jsonl").write_text("\n".join([*lines, lines[0]]) + "\n")
     with pytest.raises(AssertionError, match="began again"):
         check_journal(tmp_path)
+
+
+def test_a_stopped_grader_writes_no_more_results(tmp_path, monkeypatch):
+    """While the grader ends its sandboxes die, which must not be taken for the student's doing."""
+    monkeypatch.setattr(grading, "grade_one", lambda *given: None)
+    stopped = threading.Event()
+    stopped.set()
+    desk, task = SimpleNamespace(out=tmp_path), SimpleNamespace(student="ada")
+    with pytest.raises(KeyboardInterrupt):
+        grading._one(desk, task, lambda: None, "graded", stopped)
+    assert not list(tmp_path.rglob("result.json"))

@@ -371,6 +371,37 @@ def test_a_killed_grader_takes_its_sandbox_along_and_the_next_one_tidies_up(libr
     assert [path for path in Path("/sys/fs/cgroup").rglob(f"dulcourse.{grader.pid}.*") if path.is_dir()] == []
 
 
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from autograder.library import StagedLibrary
+from autograder.limits import Limits
+from autograder.session import Session
+library = StagedLibrary(Path(sys.argv[1]), (), "")
+signal.signal(signal.SIGINT, lambda *_: None)
+with Session(library=library, limits=Limits(memory_gib=0.5), slot=int(sys.argv[2])) as session:
+    os.killpg(0, signal.SIGINT)
+    cells = {"cells": [{"cell_type": "code", "id": "a", "metadata": {}, "outputs": [],
+                        "execution_count": None, "source": "x = 1"}],
+             "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    outcome = session.run(cells, assignment="hw", parameters={}, mode="train", seconds=60)
+print(outcome.verdict, flush=True)
+"""
+
+
+def test_an_interrupt_of_the_grader_does_not_reach_the_sandbox(library: StagedLibrary, nothing_left):
+    """Ctrl-C goes to the whole group; were the sandbox of it, its student would be charged a violation."""
+    grader = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(library.folder), str(SLOT)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
+    assert grader.stdout.strip() == "graded", grader.stderr
+
+
 def test_sessions_in_two_threads_outlive_the_threads_that_opened_them(library: StagedLibrary):
     sessions, answers = [], []
 
