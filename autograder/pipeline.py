@@ -9,7 +9,7 @@
 
 import base64
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from dulcourse.errors import InfrastructureError
 __all__ = ["Desk", "Task", "grade_one", "nothing_to_run", "prepare"]
 
 OpenSession = Callable[[], Any]
+WORDS = 20_000  # characters that are kept of one answer in words
 STAND_INS = 3  # replays that answer in place of a first party that died, at most
 
 
@@ -276,29 +277,41 @@ class _Examined:
 
 
 def _recorded(outcome: Any, task: Task) -> Run:
-    """What a session saw of a run, as it is kept."""
+    """What a session saw of a run, as it is kept, with the student's own text between the code."""
     cells = task.rebuilt.notebook["cells"]
+    ran = [
+        {
+            "index": view.index,
+            "id": cells[view.index]["id"],
+            "problem": view.problem,
+            "source": view.source,
+            "text": view.text,
+            "images": [base64.b64encode(image).decode() for image in view.images],
+        }
+        for view in outcome.cells
+    ]
     return Run(
         verdict=outcome.verdict,
         reason=outcome.reason,
         errors=outcome.errors,
         imported_withheld=sorted({found.module for found in outcome.imported_withheld}),
         last_cell=outcome.last_cell,
-        cells=[
-            {
-                "index": view.index,
-                "id": cells[view.index]["id"],
-                "problem": view.problem,
-                "source": view.source,
-                "text": view.text,
-                "images": [base64.b64encode(image).decode() for image in view.images],
-            }
-            for view in outcome.cells
-        ],
+        cells=sorted([*ran, *_prose(cells)], key=lambda cell: cell["index"]),
         seconds=outcome.seconds,
         limits=outcome.limits,
         checkpoints=outcome.checkpoints,
     )
+
+
+def _prose(cells: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What the student wrote in words: a person reads it, nobody runs it."""
+    for index, cell in enumerate(cells):
+        metadata = cell.get("metadata", {})
+        if cell["cell_type"] == "markdown" and not metadata.get("nbgrader", {}).get("locked"):
+            problem = metadata.get("dulcourse", {}).get("problem")
+            source = "".join(cell["source"])[:WORDS]
+            told = {"problem": problem, "source": source, "text": [], "images": []}
+            yield {"index": index, "id": cell["id"], **told}
 
 
 def _draw_figures(folder: Path, items: list[ItemResult], examined: _Examined) -> None:

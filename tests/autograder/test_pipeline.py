@@ -82,6 +82,14 @@ def test_good_work_gets_everything_and_waits_for_a_person(room):
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_an_answer_in_words_is_kept_for_the_person_who_reads_it(room):
+    room.grade("good")
+    kept = {cell["id"]: cell for cell in load_run(room.out / "good").cells}
+    assert kept["why"]["source"] == "YOUR ANSWER"
+    assert "YOUR ANSWER" in (room.out / "good" / "index.html").read_text()
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_one_party_at_a_time_and_each_does_its_part(room):
     room.grade("good")
     assert [entry[0] for entry in room.log if entry[0] in ("open", "close")] == ["open", "close"] * 2
