@@ -58,6 +58,8 @@ def not_handed_in(problem: Problem, item: Item, model: str, run: Run) -> ItemRes
     errors = [error for error in run.errors if error.problem == problem.name]
     if errors:
         words = [f"No model {model!r} was handed in: {_told(errors[0])}"]
+    elif any(f"{model!r} is not solved yet" in text for cell in run.cells for text in cell["text"]):
+        words = [f"{model!r} is not solved yet: its cells still raise NotImplementedError."]
     elif run.last_cell is not None:
         words = [f"No model {model!r} was handed in before the run ended. {run.reason}".strip()]
     else:

@@ -109,6 +109,8 @@ _FACTORS = {
 def _pattern(got: np.ndarray, expected: np.ndarray) -> str:
     """A constant factor or offset between answer and expectation says more than a size."""
     nonzero = np.abs(expected) > 1e-12
+    if not got.any():
+        return " Every value is zero."
     if not nonzero.any() or not np.isfinite(got).all() or not np.isfinite(expected).all():
         return ""
     ratio = got[nonzero] / expected[nonzero]

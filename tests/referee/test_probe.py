@@ -39,6 +39,7 @@ def test_a_function_that_agrees_passes_in_any_precision():
         (lambda x, k: -(x.exp() + 1 + k), "with the wrong sign"),
         (lambda x, k: (x.exp() + 1 + k) * 3, "3 times what is expected: a sum for a mean"),
         (lambda x, k: x.exp() + k, "off by the same -1: is a constant missing"),
+        (lambda x, k: x * 0, "Every value is zero"),
         (lambda x, k: x, "is wrong at"),
         (lambda x, k: x.exp().flatten(), "has shape"),
         (lambda x, k: x.long(), "has type int64, expected float64"),
