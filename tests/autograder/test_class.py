@@ -4,6 +4,7 @@ import csv
 import ctypes
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from autograder.grades import all_results
+from autograder.receipt import library_hash, rubric_hash
 from autograder.results import SubmissionResult, Verdict
 from tests.submissions import make
 from tests.submissions.expected import EXPECTED
@@ -44,8 +46,13 @@ class Graded:
 
 @pytest.fixture(scope="session")
 def graded(tmp_path_factory) -> Graded:
-    """The class, graded once. `DULCOURSE_CLASS_OUT` names a folder to keep it in, for the next time."""
+    """The class, graded once. `DULCOURSE_CLASS_OUT` names a folder to keep it in, for the next time.
+
+    Results of another state of the code would prove nothing about this one: those are graded anew.
+    """
     kept = os.environ.get("DULCOURSE_CLASS_OUT")
+    if kept and _of_other_code(Path(kept)):
+        shutil.rmtree(kept)
     out = Path(kept) if kept else tmp_path_factory.mktemp("class") / "graded"
     home = {} if kept else {"XDG_STATE_HOME": str(tmp_path_factory.mktemp("state"))}
     command = [sys.executable, "-m", "autograder.cli", "grade", make.ASSIGNMENT, "--tier", "smoke"]
@@ -60,6 +67,13 @@ def graded(tmp_path_factory) -> Graded:
         left_behind = orphans()
     assert done.returncode == 0, done.stdout + done.stderr
     return Graded(out, left_behind)
+
+
+def _of_other_code(out: Path) -> bool:
+    release = ROOT / "assignments" / make.ASSIGNMENT / f"{make.ASSIGNMENT}.ipynb"
+    now = library_hash(), rubric_hash(ROOT / "solutions" / make.ASSIGNMENT, release)
+    receipts = [result.receipt for result in all_results(out) if result.receipt]
+    return any((receipt.library, receipt.rubric) != now for receipt in receipts)
 
 
 @contextmanager
