@@ -133,7 +133,7 @@ def test_curves_are_the_history_and_mark_its_best(shift):
 
 def test_curves_survive_a_diverged_run():
     diverged = SimpleNamespace(step=[1, 2], train=[float("nan")] * 2, validation=[float("nan")] * 2)
-    plotting.curves(diverged)._repr_png_()
+    assert plotting.curves(diverged)._repr_png_().startswith(b"\x89PNG")
 
 
 @settings(max_examples=15)

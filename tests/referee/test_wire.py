@@ -149,7 +149,9 @@ def test_types_without_a_name_in_numpy_are_skipped_when_not_wanted():
 def test_random_bytes_are_wire_errors_or_frames(data):
     for attempt in (data, frame(data), frame(b"{}", data), frame(b"{}", tensors(data))):
         with contextlib.suppress(WireError):
-            decode(attempt)
+            header, arrays = decode(attempt)
+            assert isinstance(header, dict)
+            assert all(isinstance(array, np.ndarray) for array in arrays.values())
 
 
 @given(st.data())
@@ -158,8 +160,11 @@ def test_a_damaged_frame_is_a_wire_error_or_a_frame(data):
     good = bytearray(encode({"call": "made.conditional"}, {"x": np.arange(6), "p": np.ones((2, 2))}))
     for _ in range(data.draw(st.integers(1, 4))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
+    damaged = bytes(good[: data.draw(st.integers(0, len(good)))])
     with contextlib.suppress(WireError):
-        decode(bytes(good[: data.draw(st.integers(0, len(good)))]))
+        header, arrays = decode(damaged)
+        assert isinstance(header, dict)
+        assert sum(array.nbytes for array in arrays.values()) <= len(damaged)
 
 
 values = st.recursive(
@@ -186,7 +191,9 @@ values = st.recursive(
 @settings(max_examples=120)
 def test_any_json_as_an_index_is_a_wire_error_or_arrays(index, body):
     with contextlib.suppress(WireError):
-        decode_tensors(tensors(index, body))
+        arrays = decode_tensors(tensors(index, body))
+        assert set(arrays) <= set(index)
+        assert sum(array.nbytes for array in arrays.values()) <= len(body)
 
 
 def pair():
