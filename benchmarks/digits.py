@@ -13,8 +13,6 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -22,49 +20,14 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
-from torch import nn
 
 import dulcourse
-from dulcourse.autoregressive.histogram import Histogram
-from dulcourse.autoregressive.made import MADE
+from benchmarks.rows import autoregressive, flows, latent
+from benchmarks.rows.row import Row
 from dulcourse.data import load
-from dulcourse.data.dataset import Dataset
-from dulcourse.training import History, Loss, evaluate, fit
+from dulcourse.training import evaluate
 
 RESULTS = Path(__file__).with_name("results")
-SHAPE, LEVELS = (1, 8, 8), 17
-Train = Callable[[Dataset, Dataset, torch.Generator, float], tuple[nn.Module, History | None]]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model of the table: how it is trained, and what it is compared with."""
-
-    train: Train
-    peer: str = ""
-    peer_bits: float | None = None
-    target: float | None = None
-    loss: Loss | None = None  # bounds: what is evaluated in place of −log p(x)
-
-
-def by_gradient(build: Callable[[torch.Generator], nn.Module], **options) -> Train:
-    """Train `build(generator)` with `fit(…, **options)` until its time is spent."""
-
-    def train(data: Dataset, validation: Dataset, generator: torch.Generator, seconds: float):
-        model = build(generator)
-        spent = {"steps": 10**9, "max_seconds": seconds, "clock": time.process_time, "progress": False}
-        return model, fit(model, data, validation, generator=generator, **spent, **options)
-
-    return train
-
-
-def by_counting(shared: bool) -> Train:
-    """A histogram, with half a count added to each level."""
-
-    def train(data: Dataset, validation: Dataset, generator: torch.Generator, seconds: float):
-        return Histogram.fit(data.x, LEVELS, smoothing=0.5, shared=shared), None
-
-    return train
 
 
 def library_hash() -> str:
@@ -76,24 +39,7 @@ def library_hash() -> str:
 
 
 LIBRARY = library_hash()  # of the sources as they are when they are imported
-MADE_OPTIONS = {"lr": 2e-3, "evaluate_every": 50, "patience": 20}
-
-ROWS = {
-    "shared histogram": Row(by_counting(shared=True), peer="shared histogram", peer_bits=2.971),
-    "histogram per pixel": Row(by_counting(shared=False), peer="histogram per pixel", peer_bits=2.434),
-    "MADE": Row(
-        by_gradient(lambda g: MADE(SHAPE, LEVELS, dropout=0.5, generator=g), **MADE_OPTIONS),
-        peer="karpathy MADE",
-        peer_bits=2.088,
-        target=2.05,
-    ),
-    "MADE, 8 cosines": Row(
-        by_gradient(lambda g: MADE(SHAPE, LEVELS, cosines=8, dropout=0.5, generator=g), **MADE_OPTIONS),
-        peer="karpathy MADE",
-        peer_bits=2.088,
-        target=2.05,
-    ),
-}
+ROWS = autoregressive.ROWS | flows.ROWS | latent.ROWS
 
 
 def measure(row: Row, seed: int, seconds: float) -> dict[str, float]:
@@ -170,12 +116,14 @@ def main() -> None:
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "digits.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results: dict[str, dict] = {}
     for name in arguments.only:
         splits = []
         for seed in arguments.seeds:
             splits.append(measure(ROWS[name], seed, arguments.seconds))
             print(f"{name}, split {seed}: test {splits[-1]['test']:.4f} bits/dim", flush=True)
+        # Read again: rows may be measured side by side.
+        results = json.loads(path.read_text()) if path.exists() else {}
         results[name] = {"receipt": receipt(arguments.seeds, arguments.seconds), "splits": splits}
         path.write_text(json.dumps(results, indent=1) + "\n")
         path.with_suffix(".md").write_text(table(results))

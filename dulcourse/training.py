@@ -16,10 +16,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dulcourse.autoregressive.base import evaluating
 from dulcourse.data.dataset import Dataset
 from dulcourse.errors import UsageError
 from dulcourse.likelihood import bits_per_dim
+from dulcourse.modes import evaluating
 
 __all__ = ["History", "Loss", "constant", "cosine", "evaluate", "fit"]
 

@@ -1,18 +1,17 @@
 """What every autoregressive model shares: give it `logits`, and it has `log_prob` and `sample`."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from dulcourse import likelihood
+from dulcourse import images, likelihood
 from dulcourse.autoregressive import orders
 from dulcourse.errors import UsageError
+from dulcourse.modes import evaluating
 
-__all__ = ["AutoregressiveModel", "evaluating", "inverse_cdf"]
+__all__ = ["AutoregressiveModel", "inverse_cdf"]
 
 
 class AutoregressiveModel(nn.Module):
@@ -35,7 +34,11 @@ class AutoregressiveModel(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], levels: int, order: Int64[Tensor, " dims"] | None = None):
         super().__init__()
-        self.shape, self.levels, self.dims = _shape(shape), _levels(levels), math.prod(shape)
+        self.shape, self.levels, self.dims = (
+            images.shape_of(shape),
+            images.levels_of(levels),
+            math.prod(shape),
+        )
         order = orders.raster(self.shape) if order is None else order.clone()
         self.register_buffer("order", _permutation(order, self.dims))
         self.register_buffer("rank", orders.inverse(order))
@@ -91,17 +94,7 @@ class AutoregressiveModel(nn.Module):
 
     def check(self, x: Tensor) -> None:
         """Refuse images that are not int64 `[batch, C, H, W]` with values in 0 … levels − 1."""
-        if x.dtype != torch.int64:
-            raise UsageError(
-                f"x has dtype {x.dtype}, expected torch.int64 levels: pass the integers, unscaled."
-            )
-        if tuple(x.shape[1:]) != self.shape or x.ndim != 4:
-            expected = ", ".join(map(str, ("batch", *self.shape)))
-            raise UsageError(
-                f"x has shape {list(x.shape)}, expected [{expected}]: "
-                f"this {type(self).__name__} was built for images of shape {self.shape}."
-            )
-        likelihood.check_symbols(x, self.levels)
+        images.check(x, self.shape, self.levels, type(self).__name__)
 
     def refuse_labels(self, y: Tensor | None) -> None:
         """For the `logits` of models that have no use for labels: ignoring them would hide a mistake."""
@@ -119,31 +112,6 @@ def inverse_cdf(
     """
     cdf = torch.softmax(logits.double(), dim=1).cumsum(1)
     return torch.searchsorted(cdf, (u * cdf[:, -1]).unsqueeze(1), right=True).squeeze(1)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode (dropout off) inside the block; afterwards the mode it had."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-def _shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    if len(shape) != 3 or min(shape) < 1:
-        raise UsageError(f"shape is {tuple(shape)}, expected (channels, height, width), each at least 1.")
-    return tuple(int(s) for s in shape)
-
-
-def _levels(levels: int) -> int:
-    if levels < 2:
-        raise UsageError(
-            f"levels is {levels}, expected at least 2: with one level there is nothing to model."
-        )
-    return levels
 
 
 def _permutation(order: Tensor, dims: int) -> Tensor:

@@ -10,8 +10,9 @@ import torch
 
 import dulcourse
 from dulcourse.autoregressive import orders
-from dulcourse.autoregressive.base import AutoregressiveModel, evaluating, inverse_cdf
+from dulcourse.autoregressive.base import AutoregressiveModel, inverse_cdf
 from dulcourse.errors import UsageError
+from dulcourse.modes import evaluating
 
 
 class Chain(AutoregressiveModel):

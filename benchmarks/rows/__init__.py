@@ -1,0 +1,1 @@
+"""The rows of the digits table, one file a family of models."""

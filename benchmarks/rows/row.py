@@ -1,0 +1,48 @@
+"""What a row of the digits table is, and the two ways to train one."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dulcourse.autoregressive.histogram import Histogram
+from dulcourse.data.dataset import Dataset
+from dulcourse.training import History, Loss, fit
+
+__all__ = ["LEVELS", "SHAPE", "Row", "by_counting", "by_gradient"]
+
+SHAPE, LEVELS = (1, 8, 8), 17
+Train = Callable[[Dataset, Dataset, torch.Generator, float], tuple[nn.Module, History | None]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the table: how it is trained, and what it is compared with."""
+
+    train: Train
+    peer: str = ""
+    peer_bits: float | None = None
+    target: float | None = None
+    loss: Loss | None = None  # bounds: what is evaluated in place of −log p(x)
+
+
+def by_gradient(build: Callable[[torch.Generator], nn.Module], **options) -> Train:
+    """Train `build(generator)` with `fit(…, **options)` until its time is spent."""
+
+    def train(data: Dataset, validation: Dataset, generator: torch.Generator, seconds: float):
+        model = build(generator)
+        spent = {"steps": 10**9, "max_seconds": seconds, "clock": time.process_time, "progress": False}
+        return model, fit(model, data, validation, generator=generator, **spent, **options)
+
+    return train
+
+
+def by_counting(shared: bool) -> Train:
+    """A histogram, with half a count added to each level."""
+
+    def train(data: Dataset, validation: Dataset, generator: torch.Generator, seconds: float):
+        return Histogram.fit(data.x, LEVELS, smoothing=0.5, shared=shared), None
+
+    return train
