@@ -7,7 +7,18 @@ a homework is graded breaks nothing but the line that imports it.
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["autoregressive", "data", "errors", "handin", "likelihood", "plotting", "referee", "training"]
+__all__ = [
+    "autoregressive",
+    "data",
+    "errors",
+    "flows",
+    "handin",
+    "latent",
+    "likelihood",
+    "plotting",
+    "referee",
+    "training",
+]
 
 
 def __getattr__(name: str):
