@@ -87,7 +87,7 @@ lint: $(VENV)/.installed
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 test: $(VENV)/.installed wall lint release book
-	@DULCOURSE_CLASS_OUT=$(CURDIR)/$(GRADES)/hw1_autoregressive $(BIN)/python -m pytest
+	@DULCOURSE_CLASS_OUT=$(CURDIR)/$(GRADES) $(BIN)/python -m pytest
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.digits

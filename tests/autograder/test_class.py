@@ -1,4 +1,4 @@
-"""The example class through the public command line: every student gets what the table says, nobody more."""
+"""The example classes through the public command line: students get what the table says, nobody more."""
 
 import csv
 import ctypes
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, cached_property
 from pathlib import Path
 
 import psutil
@@ -17,21 +18,27 @@ import pytest
 from autograder.grades import all_results
 from autograder.receipt import library_hash, rubric_hash
 from autograder.results import SubmissionResult, Verdict
-from tests.submissions import make
-from tests.submissions.expected import EXPECTED
+from autograder.rubric import Rubric, load_rubric
+from tests.submissions.make import HOMEWORKS, Homework
 
 pytestmark = [pytest.mark.wall, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
+CLASSES = {assignment: Homework.of(assignment) for assignment in HOMEWORKS}
+HW1 = "hw1_autoregressive"
 
 
 class Graded:
     """What one run of `autograder grade` left: results by student, the folder, and processes."""
 
-    def __init__(self, out: Path, left_behind: list[str]):
-        self.out, self.left_behind = out, left_behind
+    def __init__(self, homework: Homework, out: Path, left_behind: list[str]):
+        self.homework, self.out, self.left_behind = homework, out, left_behind
         self.results: dict[str, SubmissionResult] = {r.student: r for r in all_results(out)}
+
+    @cached_property
+    def rubric(self) -> Rubric:
+        return load_rubric(self.homework.assignment, ROOT / "solutions")
 
     def everything_said(self, student: str) -> str:
         """Reason, words of every item, errors and notes, in one text."""
@@ -45,20 +52,30 @@ class Graded:
 
 
 @pytest.fixture(scope="session")
-def graded(tmp_path_factory) -> Graded:
-    """The class, graded once. `DULCOURSE_CLASS_OUT` names a folder to keep it in, for the next time.
+def grade(tmp_path_factory) -> Callable[[str], Graded]:
+    """Grades the class of an assignment, once.
 
-    Results of another state of the code would prove nothing about this one: those are graded anew.
+    `DULCOURSE_CLASS_OUT` names a folder to keep the classes in, for the next time. Results of another state
+    of the code would prove nothing about this one: those are graded anew.
     """
-    kept = os.environ.get("DULCOURSE_CLASS_OUT")
-    if kept and _of_other_code(Path(kept)):
-        shutil.rmtree(kept)
-    out = Path(kept) if kept else tmp_path_factory.mktemp("class") / "graded"
-    home = {} if kept else {"XDG_STATE_HOME": str(tmp_path_factory.mktemp("state"))}
-    command = [sys.executable, "-m", "autograder.cli", "grade", make.ASSIGNMENT, "--tier", "smoke"]
+    state = tmp_path_factory.mktemp("state")
+
+    @cache
+    def graded(assignment: str) -> Graded:
+        kept = os.environ.get("DULCOURSE_CLASS_OUT")
+        out = Path(kept or tmp_path_factory.mktemp("class")) / assignment
+        if kept and _of_other_code(assignment, out):
+            shutil.rmtree(out)
+        return _graded(CLASSES[assignment], out, {} if kept else {"XDG_STATE_HOME": str(state)})
+
+    return graded
+
+
+def _graded(homework: Homework, out: Path, home: dict[str, str]) -> Graded:
+    command = [sys.executable, "-m", "autograder.cli", "grade", homework.assignment, "--tier", "smoke"]
     with _adopting() as orphans:
         done = subprocess.run(
-            [*command, "--class", str(make.CLASS), "--out", str(out)],
+            [*command, "--class", str(homework.folder), "--out", str(out)],
             cwd=ROOT,
             env={**os.environ, **home},
             capture_output=True,
@@ -66,12 +83,12 @@ def graded(tmp_path_factory) -> Graded:
         )
         left_behind = orphans()
     assert done.returncode == 0, done.stdout + done.stderr
-    return Graded(out, left_behind)
+    return Graded(homework, out, left_behind)
 
 
-def _of_other_code(out: Path) -> bool:
-    release = ROOT / "assignments" / make.ASSIGNMENT / f"{make.ASSIGNMENT}.ipynb"
-    now = library_hash(), rubric_hash(ROOT / "solutions" / make.ASSIGNMENT, release)
+def _of_other_code(assignment: str, out: Path) -> bool:
+    release = ROOT / "assignments" / assignment / f"{assignment}.ipynb"
+    now = library_hash(), rubric_hash(ROOT / "solutions" / assignment, release)
     receipts = [result.receipt for result in all_results(out) if result.receipt]
     return any((receipt.library, receipt.rubric) != now for receipt in receipts)
 
@@ -96,60 +113,77 @@ def _adopting() -> Iterator[Callable[[], list[str]]]:
         prctl(SUBREAPER, 0, 0, 0, 0)
 
 
-def test_the_class_is_what_its_maker_makes():
-    assert make.stale() == []
+@pytest.fixture(params=HOMEWORKS)
+def graded(request, grade) -> Graded:
+    """Each class in turn."""
+    return grade(request.param)
 
 
-def test_the_table_names_everybody():
-    assert set(EXPECTED) == {*make.STUDENTS, *make.HOSTILE, "unreadable", "missing"}
-    assert len(make.HOSTILE) >= 6
+@pytest.mark.parametrize("assignment", HOMEWORKS)
+def test_the_class_is_what_its_maker_makes(assignment):
+    assert CLASSES[assignment].stale() == []
+
+
+@pytest.mark.parametrize("assignment", HOMEWORKS)
+def test_the_table_names_everybody(assignment):
+    homework = CLASSES[assignment]
+    assert set(homework.expected) == {*homework.students, *homework.hostile, "unreadable", "missing"}
+    problems = {problem.name for problem in load_rubric(assignment, ROOT / "solutions").problems}
+    assert all(set(row.points) <= problems for row in homework.expected.values())
+    assert any(homework.expected[student].worthless for student in homework.hostile)
 
 
 def test_every_student_has_one_row_with_finite_points(graded):
+    measured = graded.results["perfect"].out_of
     with (graded.out / "grades.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["student"] for row in rows] == sorted(EXPECTED)
-    assert all(0 <= float(row["points"]) <= float(row["out_of"]) == 90 for row in rows)
-    assert set(graded.results) == set(EXPECTED)
+    assert [row["student"] for row in rows] == sorted(graded.homework.expected)
+    assert all(0 <= float(row["points"]) <= float(row["out_of"]) == measured for row in rows)
+    assert set(graded.results) == set(graded.homework.expected)
 
 
-@pytest.mark.parametrize("student", sorted(EXPECTED))
-def test_what_a_student_gets(graded, student):
-    expected, result = EXPECTED[student], graded.results[student]
+@pytest.mark.parametrize(
+    ("assignment", "student"),
+    [(name, student) for name, homework in CLASSES.items() for student in sorted(homework.expected)],
+)
+def test_what_a_student_gets(grade, assignment, student):
+    graded = grade(assignment)
+    expected, result = graded.homework.expected[student], graded.results[student]
     said = graded.everything_said(student)
     assert result.verdict in expected.verdicts, said
-    for problem in ("histogram", "mixture", "made"):
-        least, most = expected.points(problem)
-        assert least - 1e-9 <= graded.points(student, problem) <= most + 1e-9, f"{problem}: {said}"
+    for problem in graded.rubric.problems:
+        least, most = expected.limits(problem.name)
+        points = graded.points(student, problem.name)
+        assert least - 1e-9 <= points <= most + 1e-9, f"{problem.name}: {said}"
     for word in expected.words:
         assert word.lower() in said.lower(), said
 
 
 def test_full_marks_are_full(graded):
-    assert graded.results["perfect"].points == graded.results["perfect"].out_of == 90
-    assert graded.results["perfect"].by_hand == 10
+    perfect, items = graded.results["perfect"], [item for _, item in graded.rubric.items]
+    written = sum(item.points for item in items if item.kind == "written")
+    assert perfect.points == perfect.out_of == graded.rubric.points - written
+    assert perfect.by_hand == written
 
 
-def test_a_leak_costs_the_model_and_the_first_forbidden_pair_is_named(graded):
-    item = next(item for item in graded.results["leaks-by-one"].items if item.id == "model:made")
+def test_a_leak_costs_the_model_and_the_first_forbidden_pair_is_named(grade):
+    result = grade(HW1).results["leaks-by-one"]
+    item = next(item for item in result.items if item.id == "model:made")
     assert item.points == 0
     assert re.search(r"output \d+ .*sees input \d+", " ".join(item.words))
 
 
 def test_no_attack_earns_a_point_that_was_not_earned(graded):
     """Who attacks instead of working gets nothing; who attacks with a good model gets less than for it."""
-    idle = {name for name in make.HOSTILE if not any(EXPECTED[name].points(problem)[1] for problem in _ALL)}
-    assert len(idle) >= 6
+    homework = graded.homework
+    idle = {name for name in homework.hostile if homework.expected[name].worthless}
     assert {name: graded.results[name].points for name in idle} == dict.fromkeys(idle, 0.0)
-    for student in set(make.HOSTILE) - idle:
+    for student in set(homework.hostile) - idle:
         assert graded.results[student].points < graded.results["perfect"].points
 
 
-_ALL = ("histogram", "mixture", "made")
-
-
-def test_whoever_looked_around_found_nothing(graded):
-    shown = (graded.out / "reads-what-is-not-theirs" / "executed.json").read_text()
+def test_whoever_looked_around_found_nothing(grade):
+    shown = (grade(HW1).out / "reads-what-is-not-theirs" / "executed.json").read_text()
     # An ordinary user's sandbox begins with a bubblewrap of the same user, whose memory map (nothing of the
     # grader's: its options travel unseen) can be listed. As root not even that.
     processes = ["[]"] if os.geteuid() == 0 else ["[]", "['1/maps']"]
