@@ -5,7 +5,17 @@ Submodules are imported when they are asked for, so that one withheld for a home
 
 import importlib
 
-__all__ = ["base"]
+__all__ = [
+    "base",
+    "bounds",
+    "distributions",
+    "estimators",
+    "gradients",
+    "inference",
+    "linear_gaussian",
+    "mixture",
+    "vae",
+]
 
 
 def __getattr__(name: str):

@@ -1,6 +1,16 @@
-"""What every latent-variable model shares: give it `encode` and `decode`, and it has bounds and samples."""
+"""What every latent-variable model shares: give it `encode` and `decode`, and it has bounds and samples.
+
+Estimators, bounds and gradients are written once, for whatever keeps to one of three protocols:
+
+| protocol | asks for | has it |
+|---|---|---|
+| `Joint` | `prior`, `log_likelihood(x, z)` | every model here: prior and importance sampling |
+| `Enumerable` | a `Joint` and all its `states` of z | `mixture.Mixture`: the exact likelihood |
+| `Amortised` | a `Joint` and `proposal(x)`, q(z | x) | every `LatentModel`: bounds |
+"""
 
 import math
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,15 +19,74 @@ from torch import Tensor, nn
 from dulcourse import images, likelihood
 from dulcourse.autoregressive.base import inverse_cdf
 from dulcourse.errors import UsageError
+from dulcourse.latent.distributions import DiagonalGaussian, Distribution, gaussian_kl, gaussian_log_prob
 from dulcourse.modes import evaluating
 
-__all__ = ["LatentModel", "gaussian_kl", "gaussian_log_prob", "negative_elbo"]
+__all__ = [
+    "Amortised",
+    "Enumerable",
+    "Joint",
+    "LatentModel",
+    "gaussian_kl",
+    "gaussian_log_prob",
+    "log_joint",
+    "log_likelihoods",
+    "log_weights",
+    "negative_elbo",
+]
+
+
+@runtime_checkable
+class Joint(Protocol):
+    """p(x, z) = p(z) p(x | z), both factors at hand."""
+
+    @property
+    def prior(self) -> Distribution:
+        """p(z), one distribution (no batch)."""
+
+    def log_likelihood(self, x: Float[Tensor, "n ..."] | Int64[Tensor, "n ..."], z: Tensor) -> Tensor:
+        """log p(x | z) in nats, row by row: x[i] given z[i]."""
+
+
+@runtime_checkable
+class Enumerable(Joint, Protocol):
+    """z is one of finitely many states."""
+
+    @property
+    def states(self) -> Tensor:
+        """Every z there is, along the first axis."""
+
+
+@runtime_checkable
+class Amortised(Joint, Protocol):
+    """One function of x proposes where z may be."""
+
+    def proposal(self, x: Tensor) -> Distribution:
+        """q(z | x), a batch of len(x)."""
+
+
+def log_likelihoods(model: Joint, x: Tensor, z: Tensor) -> Float[Tensor, "k batch"]:
+    """log p(x | z) in nats for K values of z an image, z [K, batch, *event]."""
+    sizes = z.shape[:2]
+    repeated = x.expand(len(z), *x.shape).flatten(0, 1)
+    return model.log_likelihood(repeated, z.flatten(0, 1)).unflatten(0, sizes)
+
+
+def log_joint(model: Joint, x: Tensor, z: Tensor) -> Float[Tensor, "k batch"]:
+    """log p(z) + log p(x | z) in nats for K values of z an image, z [K, batch, *event]."""
+    return model.prior.log_prob(z) + log_likelihoods(model, x, z)
+
+
+def log_weights(model: Joint, x: Tensor, proposal: Distribution, z: Tensor) -> Float[Tensor, "k batch"]:
+    """log w = log p(z) + log p(x | z) − log q(z | x) in nats for K values of z an image."""
+    return log_joint(model, x, z) - proposal.log_prob(z)
 
 
 class LatentModel(nn.Module):
     r"""p(x) = ∫ N(z; 0, I) p(x | z) dz, and q(z | x) = N(mean, diag exp(log_std)²) to bound it.
 
-    A subclass supplies `encode` and `decode`.
+    A subclass supplies `encode` and `decode`. Both terms of a bound are sums over their elements, the symbols
+    of x and the numbers in z: a mean in one of them would weigh them anew.
 
     Arguments:
         shape: (C, H, W) of one image; D = C·H·W symbols.
@@ -43,14 +112,30 @@ class LatentModel(nn.Module):
         """Logits of p(x_i | z), independent over the symbols i given z."""
         raise NotImplementedError(f"{type(self).__name__} does not define decode(z).")
 
+    @property
+    def prior(self) -> DiagonalGaussian:
+        """p(z) = N(0, I)."""
+        zeros = self._like.new_zeros(self.latents)
+        return DiagonalGaussian(zeros, zeros)
+
+    def proposal(self, x: Int64[Tensor, "batch C H W"]) -> DiagonalGaussian:
+        """q(z | x), as `encode` says."""
+        return DiagonalGaussian(*self.encode(x))
+
+    def log_likelihood(
+        self, x: Int64[Tensor, "batch C H W"], z: Float[Tensor, "batch latents"]
+    ) -> Float[Tensor, " batch"]:
+        """log p(x | z) = Σ_i log p(x_i | z) in nats, one number an image."""
+        images.check(x, self.shape, self.levels, type(self).__name__)
+        return likelihood.log_prob(self.decode(z), x)
+
     def terms(
         self, x: Int64[Tensor, "batch C H W"], noise: Float[Tensor, "batch latents"]
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
         r"""log p(x | z) at z = mean + exp(log_std)·noise, and KL(q(z | x) ‖ N(0, I)) in closed form; nats."""
         images.check(x, self.shape, self.levels, type(self).__name__)
-        mean, log_std = self.encode(x)
-        z = mean + log_std.exp() * noise
-        return likelihood.log_prob(self.decode(z), x), gaussian_kl(mean, log_std)
+        q = self.proposal(x)
+        return self.log_likelihood(x, q.from_noise(noise)), gaussian_kl(q.mean, q.log_std)
 
     def elbo(
         self, x: Int64[Tensor, "batch C H W"], noise: Float[Tensor, "batch latents"], beta: float = 1.0
@@ -67,16 +152,14 @@ class LatentModel(nn.Module):
         Both densities at the sample itself: minus this is the length of a message by bits back.
         """
         images.check(x, self.shape, self.levels, type(self).__name__)
-        mean, log_std = self.encode(x)
-        z = mean + log_std.exp() * noise
-        log_q = gaussian_log_prob(noise) - log_std.sum(1)
-        return gaussian_log_prob(z) + likelihood.log_prob(self.decode(z), x) - log_q
+        q = self.proposal(x)
+        z = q.from_noise(noise)
+        log_q = gaussian_log_prob(noise) - q.log_std.sum(1)
+        return gaussian_log_prob(z) + self.log_likelihood(x, z) - log_q
 
     def noise(self, n: int, generator: torch.Generator) -> Float[Tensor, "n latents"]:
         """ε ~ N(0, I), of the type and on the device of the parameters."""
-        like = next((p for p in self.parameters()), torch.empty(0))
-        noise = torch.randn(n, self.latents, generator=generator, device=generator.device, dtype=like.dtype)
-        return noise.to(like.device)
+        return self.prior.noise(generator, n)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Int64[Tensor, "n C H W"]:
         """n images: z ~ N(0, I), then each symbol of x ~ p(x | z)."""
@@ -85,17 +168,10 @@ class LatentModel(nn.Module):
             u = torch.rand(n * self.dims, generator=generator, device=generator.device, dtype=torch.float64)
             return inverse_cdf(logits.reshape(-1, self.levels), u.to(logits.device)).reshape(n, *self.shape)
 
-
-def gaussian_log_prob(z: Float[Tensor, "batch latents"]) -> Float[Tensor, " batch"]:
-    r"""log N(z; 0, I) = −½ Σ (z² + log 2π), in nats."""
-    return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
-
-
-def gaussian_kl(
-    mean: Float[Tensor, "batch latents"], log_std: Float[Tensor, "batch latents"]
-) -> Float[Tensor, " batch"]:
-    r"""KL(N(μ, diag σ²) ‖ N(0, I)) = ½ Σ (μ² + σ² − 1) − Σ log σ, in nats, with log σ = log_std."""
-    return 0.5 * (mean.square() + (2 * log_std).exp() - 1).sum(1) - log_std.sum(1)
+    @property
+    def _like(self) -> Tensor:
+        """A tensor of the type and on the device of the parameters."""
+        return next(self.parameters(), torch.empty(0))
 
 
 def negative_elbo(
