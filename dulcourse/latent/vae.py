@@ -163,8 +163,8 @@ def initialise(model: nn.Module, generator: torch.Generator | None) -> None:
                 layer.bias.zero_()
 
 
-def _inputs(layer: nn.Module) -> float:
+def _inputs(layer: nn.Module) -> int:
     """How many numbers each output is a sum of (those of a transposed convolution share the kernel out)."""
     if isinstance(layer, nn.ConvTranspose2d):
-        return layer.weight[:, 0].numel() / math.prod(layer.stride)
+        return layer.weight[:, 0].numel() // math.prod(layer.stride)
     return layer.weight[0].numel()
