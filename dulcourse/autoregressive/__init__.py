@@ -5,7 +5,7 @@ Submodules are imported when they are asked for, so that one withheld for a home
 
 import importlib
 
-__all__ = ["base", "histogram", "made", "mixture", "orders"]
+__all__ = ["base", "causal", "gated_pixelcnn", "histogram", "made", "mixture", "orders", "pixelcnn"]
 
 
 def __getattr__(name: str):

@@ -25,6 +25,8 @@ class AutoregressiveModel(nn.Module):
         shape: (C, H, W) of one image; D = C·H·W symbols. A single number has shape (1, 1, 1).
         levels: L; every symbol is one of 0 … L − 1.
         order: int64 [D]; order[t] indexes x.flatten(1). Raster when not given.
+        classes: number of classes of the labels y that a class-conditional model is given everywhere; None
+            for a model of x alone, which takes no labels.
 
     Buffers: `order` and its inverse `rank`, part of the state, fixed before any data is seen.
     """
@@ -32,8 +34,16 @@ class AutoregressiveModel(nn.Module):
     order: Tensor
     rank: Tensor
 
-    def __init__(self, shape: tuple[int, int, int], levels: int, order: Int64[Tensor, " dims"] | None = None):
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        levels: int,
+        order: Int64[Tensor, " dims"] | None = None,
+        *,
+        classes: int | None = None,
+    ):
         super().__init__()
+        self.classes = images.classes_of(classes)
         self.shape, self.levels, self.dims = (
             images.shape_of(shape),
             images.levels_of(levels),
@@ -95,6 +105,16 @@ class AutoregressiveModel(nn.Module):
     def check(self, x: Tensor) -> None:
         """Refuse images that are not int64 `[batch, C, H, W]` with values in 0 … levels − 1."""
         images.check(x, self.shape, self.levels, type(self).__name__)
+
+    def check_labels(self, y: Tensor | None, n: int) -> None:
+        """Refuse labels that are not int64 `[n]` in 0 … classes − 1; any at all where there are no classes.
+
+        For the `logits` of every model that may be class-conditional.
+        """
+        if self.classes is None:
+            self.refuse_labels(y)
+        else:
+            images.check_labels(y, n, self.classes, type(self).__name__)
 
     def refuse_labels(self, y: Tensor | None) -> None:
         """For the `logits` of models that have no use for labels: ignoring them would hide a mistake."""
