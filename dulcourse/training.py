@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 from tqdm import tqdm
 
 from dulcourse.data.dataset import Dataset
@@ -152,9 +153,7 @@ class _Run:
         self.loss, self.settings, self.seed, self.schedule = loss, settings, seed, schedule
         self.device = _device(model)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            parameters, lr=settings["lr"], weight_decay=settings["weight_decay"], fused=True
-        )
+        self.optimiser = _AdamW(parameters, settings["weight_decay"])
         self.step, self.history, self.best = 0, History(), _copy(model.state_dict())
 
     def finished(self, steps: int, patience: int | None, max_seconds: Number | None) -> bool:
@@ -172,8 +171,8 @@ class _Run:
         total, first, began, before = 0.0, self.step, clock(), self.history.seconds
         self.model.train()
         for indices in self._batches(until):
-            self._set_rate(max(self.step / steps, self.history.seconds / (max_seconds or math.inf)))
-            total = total + self._update(indices, noise)
+            spent = max(self.step / steps, self.history.seconds / (max_seconds or math.inf))
+            total = total + self._update(indices, noise, self.settings["lr"] * self.schedule(spent))
             self.step += 1
             self.history.seconds = before + clock() - began
             bar.update()
@@ -182,13 +181,13 @@ class _Run:
         self._record(float(total) / (self.step - first))
         bar.set_postfix_str(f"{self.history.validation[-1]:.3f} bits/dim")
 
-    def _update(self, indices: Tensor, noise: torch.Generator) -> Tensor:
+    def _update(self, indices: Tensor, noise: torch.Generator, rate: Number) -> Tensor:
         nats = self.loss(self.model, *_batch(self.train, indices, self.device), noise).mean()
         self.optimiser.zero_grad()
         nats.backward()
         if self.settings["clip"] is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip"])
-        self.optimiser.step()
+        self.optimiser.step(rate)
         return nats.detach()
 
     def _record(self, train_nats: float) -> None:
@@ -205,10 +204,6 @@ class _Run:
         self.history.validation.append(validation)
         if self.history.best == len(self.history.step) - 1:
             self.best = _copy(self.model.state_dict())
-
-    def _set_rate(self, progress: float) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.settings["lr"] * self.schedule(progress)
 
     def _batches(self, until: int) -> Iterator[Tensor]:
         """Minibatches for the steps up to `until`: each epoch a permutation without its incomplete end."""
@@ -227,7 +222,7 @@ class _Run:
         """Write the checkpoint whole or not at all."""
         tensors = {f"model.{k}": v for k, v in _copy(self.model.state_dict()).items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        for i, state in self.optimiser.state_dict()["state"].items():
+        for i, state in enumerate(self.optimiser.states):
             tensors |= {f"optimiser.{i}.{k}": v for k, v in _copy(state).items()}
         about = {"seed": self.seed, "step": self.step, "history": asdict(self.history)}
         about["identity"] = self.identity()
@@ -246,11 +241,9 @@ class _Run:
         self.seed, self.step, self.history = about["seed"], about["step"], History(**about["history"])
         self.model.load_state_dict(_under("model.", tensors))
         self.best = {k: v.to(self.device) for k, v in _under("best.", tensors).items()}
-        state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under("optimiser.", tensors).items():
             i, key = name.split(".", 1)
-            state.setdefault(int(i), {})[key] = tensor
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
+            self.optimiser.states[int(i)][key].copy_(tensor)
 
     def identity(self) -> dict[str, str]:
         """What a checkpoint of this run must agree in (at a constant rate the steps may grow)."""
@@ -269,6 +262,49 @@ class _Run:
                     f"checkpoint {path} is of another run: {what} {theirs.get(what)}, expected {mine}. "
                     "Delete the file, choose another, or pass resume=False to start anew."
                 )
+
+
+class _AdamW:
+    """torch's AdamW by its functional form, number for number what the class computes.
+
+    The class imports torch's compiler at its first step, which takes longer than many a training here.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], weight_decay: Number):
+        self.parameters, self.weight_decay = parameters, weight_decay
+        self.states = [
+            {
+                "step": torch.zeros((), device=p.device, dtype=torch.float32),
+                "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
+            }
+            for p in parameters
+        ]
+
+    def zero_grad(self) -> None:
+        for p in self.parameters:
+            p.grad = None
+
+    @torch.no_grad()
+    def step(self, rate: Number) -> None:
+        """One update of the parameters that have a gradient."""
+        moved = [(p, s) for p, s in zip(self.parameters, self.states, strict=True) if p.grad is not None]
+        adamw(
+            [p for p, _ in moved],
+            [p.grad for p, _ in moved],
+            [s["exp_avg"] for _, s in moved],
+            [s["exp_avg_sq"] for _, s in moved],
+            [],
+            [s["step"] for _, s in moved],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=rate,
+            weight_decay=self.weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
 
 
 def _name(function: Callable) -> str:
