@@ -5,7 +5,20 @@ Submodules are imported when they are asked for, so that one withheld for a home
 
 import importlib
 
-__all__ = ["base", "dequantisation"]
+__all__ = [
+    "affine",
+    "base",
+    "conditioners",
+    "coupling",
+    "dequantisation",
+    "elementwise",
+    "masked_autoregressive",
+    "mixture_cdf",
+    "monotone",
+    "nice",
+    "realnvp",
+    "reshape",
+]
 
 
 def __getattr__(name: str):

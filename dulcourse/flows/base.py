@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from dulcourse.errors import UsageError
 from dulcourse.modes import evaluating
 
-__all__ = ["Compose", "Flow", "Transform"]
+__all__ = ["Compose", "Flow", "Transform", "per_event"]
 
 Pair = tuple[Float[Tensor, "batch *out"], Float[Tensor, " batch"]]
 
@@ -30,6 +30,13 @@ class Transform(nn.Module):
     def inverse(self, z: Float[Tensor, "batch *event"]) -> Pair:
         """x = f⁻¹(z) and log|det ∂x/∂z|."""
         raise NotImplementedError(f"{type(self).__name__} does not define inverse(z).")
+
+    def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of z for an x of this shape; the same, unless a subclass says otherwise.
+
+        Raises UsageError when the transform cannot take such events.
+        """
+        return shape
 
 
 class Compose(Transform):
@@ -55,6 +62,17 @@ class Compose(Transform):
             log_det = log_det + change
         return z, log_det
 
+    def out_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape after the last transform."""
+        for transform in self.transforms:
+            shape = transform.out_shape(shape)
+        return shape
+
+
+def per_event(log_slopes: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+    """Σ over everything but the batch: the log-det of a triangular Jacobian from its diagonal."""
+    return log_slopes.unsqueeze(-1).flatten(1).sum(1)
+
 
 class Flow(nn.Module):
     r"""log p(x) = log p_z(f(x)) + log|det ∂f/∂x|, in nats.
@@ -78,6 +96,7 @@ class Flow(nn.Module):
         super().__init__()
         self.transform, self.shape, self.levels, self.prior = transform, tuple(shape), levels, prior
         self.dims = math.prod(shape)
+        self.z_shape = tuple(transform.out_shape(self.shape))
 
     def forward(
         self, x: Float[Tensor, "batch *event"]
@@ -91,7 +110,8 @@ class Flow(nn.Module):
         self, z: Float[Tensor, "batch dims"]
     ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, " batch"]]:
         """x = f⁻¹(z) and log|det ∂x/∂z|."""
-        return self.transform.inverse(z.unflatten(1, self.shape))
+        self.check_z(z)
+        return self.transform.inverse(z.unflatten(1, self.z_shape))
 
     def log_prob(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
         """log p(x) in nats: a density, of continuous x."""
@@ -134,4 +154,12 @@ class Flow(nn.Module):
             raise UsageError(
                 f"x has dtype {x.dtype}, expected real numbers: a density of integers is meaningless; add "
                 "noise u in [0, 1) first (dulcourse.flows.dequantisation)."
+            )
+
+    def check_z(self, z: Tensor) -> None:
+        """Refuse anything but [batch, D]."""
+        if z.ndim != 2 or z.shape[1] != self.dims:
+            raise UsageError(
+                f"z has shape {list(z.shape)}, expected [batch, {self.dims}]: "
+                "forward and prior_sample give z in that form."
             )
