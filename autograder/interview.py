@@ -13,8 +13,8 @@ import numpy as np
 
 from autograder.rubric import Probe, Rubric, Sampler
 from autograder.run import History
-from dulcourse.referee.autoregressive import Frozen
 from dulcourse.referee.exam import Exam
+from dulcourse.referee.frozen import Frozen
 from dulcourse.referee.probe import ProbeResult, probe
 from dulcourse.referee.respondent import Malformed, Respondent, Spec, ask
 from dulcourse.referee.sampler import draw

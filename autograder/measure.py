@@ -15,11 +15,13 @@ from autograder.reference import Trusted
 from autograder.results import Measurement
 from autograder.rubric import Model, Rubric, Sampler, Threshold
 from dulcourse.referee import diagnosis
-from dulcourse.referee.autoregressive import Frozen, Score, score
+from dulcourse.referee.autoregressive import score
 from dulcourse.referee.edges import share
 from dulcourse.referee.exam import Exam
+from dulcourse.referee.frozen import Frozen
 from dulcourse.referee.respondent import Malformed, Respondent
 from dulcourse.referee.sampler import SamplerResult, judge
+from dulcourse.referee.score import Score
 
 __all__ = ["Measured", "Measures"]
 

@@ -4,7 +4,6 @@ For an image x and a position i of the frozen order the respondent gets the symb
 a decoy's*, and answers p(· | what came before). Only then is x_i looked up and charged.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,40 +16,13 @@ from jaxtyping import Bool, Float64, Int64
 from dulcourse.autoregressive.base import AutoregressiveModel
 from dulcourse.errors import UsageError
 from dulcourse.referee.code import capped, charges, malformed
+from dulcourse.referee.frozen import FrozenOrder, buffers_of, sha_of
 from dulcourse.referee.respondent import Malformed, Respondent, Spec, ask
-from dulcourse.referee.wire import WireError, decode_tensors
+from dulcourse.referee.score import Score, check_images, given_reference, summary
 
-__all__ = ["Frozen", "Score", "conditionals", "freeze", "reference_charges", "score"]
+__all__ = ["conditionals", "freeze", "reference_charges", "score"]
 
 Images = Int64[np.ndarray, "n C H W"]
-
-
-@dataclass(frozen=True, eq=False)
-class Frozen:
-    """What a model has declared before any test image is drawn, read from its checkpoint on the trusted side.
-
-    `order[t]` indexes the symbol generated t-th in `x.flatten(1)`. `group[i]` is the step in which symbol
-    i is generated; symbols of one group are answered at once and see only earlier groups.
-    """
-
-    order: Int64[np.ndarray, " D"]
-    group: Int64[np.ndarray, " D"]
-    levels: int
-    shape: tuple[int, int, int]
-    checkpoint_sha: str
-
-    @property
-    def dims(self) -> int:
-        """D, the number of symbols of one image."""
-        return len(self.order)
-
-    def blind(
-        self, x: Images, decoys: Images, position: Int64[np.ndarray, " n"]
-    ) -> Int64[np.ndarray, "n C H W"]:
-        """x where a symbol is generated before `position`, the decoy everywhere else, `position` included."""
-        known = self.group[None, :] < self.group[position][:, None]
-        flat = np.where(known, x.reshape(len(x), -1), decoys.reshape(len(x), -1))
-        return np.ascontiguousarray(flat.reshape(x.shape))
 
 
 def freeze(
@@ -58,17 +30,14 @@ def freeze(
     shape: tuple[int, int, int],
     levels: int,
     required_order: Int64[np.ndarray, " D"] | None = None,
-) -> Frozen:
+) -> FrozenOrder:
     """The declarations in a checkpoint's bytes (safetensors with the buffer `order`, and `group` if there
     is one).
 
     `shape` and `levels` are the homework's, not the model's. Raises `Malformed` with the reason in words.
     """
     dims = math.prod(shape)
-    try:
-        buffers = decode_tensors(checkpoint, only=("order", "group"))
-    except WireError as error:
-        raise Malformed(f"the checkpoint cannot be read: {error}") from error
+    buffers = buffers_of(checkpoint, only=("order", "group"))
     if "order" not in buffers:
         raise Malformed("the checkpoint has no buffer 'order'; handin.trained saves it for every model.")
     order = _integers("order", buffers["order"], dims)
@@ -84,7 +53,7 @@ def freeze(
             "the buffer 'group' must not decrease along 'order': groups are generated one by one."
         )
     order.flags.writeable = group.flags.writeable = False
-    return Frozen(order, group, levels, tuple(shape), hashlib.sha256(checkpoint).hexdigest())
+    return FrozenOrder(tuple(shape), levels, sha_of(checkpoint), order, group)
 
 
 def _integers(name: str, array: np.ndarray, dims: int) -> Int64[np.ndarray, " D"]:
@@ -110,26 +79,6 @@ def _check_required(order: Int64[np.ndarray, " D"], required: Int64[np.ndarray, 
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Score:
-    """What a model costs on images nobody has seen. All figures are bits/dim but `bits`, which is bits an
-    image.
-    """
-
-    bits_per_dim: float
-    standard_error: float
-    reference_bits_per_dim: float | None  # None where there is no reference
-    reference_standard_error: float | None
-    difference: float | None  # to the reference on the same images: what points are given for
-    difference_standard_error: float | None
-    images: int
-    failures: int  # answers that could not be used
-    positions: Literal["one", "all"]
-    bits: Float64[np.ndarray, " n"]  # charged to each image, for the positions that were sent
-    label_gap: float | None = None  # what wrong labels cost; None where none were sent
-    reason: str = ""  # the first answer that could not be used, in words
-
-
 @dataclass
 class _Sent:
     """One image's way through the protocol, for all images at once."""
@@ -144,7 +93,7 @@ class _Sent:
 def score(
     respondent: Respondent,
     name: str,
-    frozen: Frozen,
+    frozen: FrozenOrder,
     images: Images,
     *,
     decoys: Int64[np.ndarray, "m C H W"],
@@ -191,17 +140,22 @@ def score(
     if positions == "one" and reference is not None:
         symbol = reference_charges(reference, images, labels)[np.arange(n), sent.position[back]]
         estimate = r + (measured - side / dims - symbol)
-    return _summary(estimate, r, bits, sent, control, positions)
+    return summary(
+        estimate,
+        r,
+        bits,
+        failures=sent.failures,
+        reason=sent.reason,
+        positions=positions,
+        control=control,
+    )
 
 
 def _check_arguments(frozen, images, decoys, positions, reference, reference_bits) -> None:
     if positions not in ("one", "all"):
         raise UsageError(f"positions {positions!r} is neither 'one' nor 'all'.")
     for what, x in (("images", images), ("decoys", decoys)):
-        if x.shape[1:] != frozen.shape or x.dtype != np.int64 or len(x) < 2:
-            raise UsageError(f"{what} are {x.dtype} {x.shape}; expected int64 (at least 2, *{frozen.shape}).")
-        if x.min() < 0 or x.max() >= frozen.levels:
-            raise UsageError(f"{what} have values outside 0 … {frozen.levels - 1}.")
+        check_images(what, x, frozen.shape, frozen.levels)
     if reference_bits is not None and (reference is not None or positions == "one"):
         raise UsageError("reference_bits stands in for a reference, and with positions='all' only.")
 
@@ -277,7 +231,7 @@ def _round(sent: _Sent, respondent, name, frozen, images, labels, decoys, positi
 def conditionals(
     respondent: Respondent,
     name: str,
-    frozen: Frozen,
+    frozen: FrozenOrder,
     x: Images,
     position: Int64[np.ndarray, " n"],
     labels: Int64[np.ndarray, " n"] | None = None,
@@ -319,37 +273,4 @@ def _reference_bits(reference, reference_bits, images, labels, side: float) -> n
     dims = images[0].size
     if reference is not None:
         return (reference_charges(reference, images, labels).sum(axis=1) + side) / dims
-    if reference_bits is not None and len(reference_bits) != len(images):
-        raise UsageError(f"{len(reference_bits)} reference_bits for {len(images)} images.")
-    return reference_bits
-
-
-def _summary(estimate, r, bits, sent: _Sent, control, positions) -> Score:
-    scored = ~control
-    mean, error = _mean(estimate[scored])
-    reference = difference = (None, None)
-    if r is not None:
-        reference, difference = _mean(r[scored]), _mean((estimate - r)[scored])
-    gap = None
-    if control.any():
-        excess = estimate if r is None else estimate - r
-        gap = float(excess[control].mean() - excess[scored].mean())
-    return Score(
-        bits_per_dim=mean,
-        standard_error=error,
-        reference_bits_per_dim=reference[0],
-        reference_standard_error=reference[1],
-        difference=difference[0],
-        difference_standard_error=difference[1],
-        images=int(scored.sum()),
-        failures=sent.failures,
-        positions=positions,
-        bits=bits,
-        label_gap=gap,
-        reason=sent.reason,
-    )
-
-
-def _mean(values: np.ndarray) -> tuple[float, float]:
-    """The plain mean over all images (rule 4: no median, no trimming) and its standard error."""
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+    return given_reference(reference_bits, len(images))

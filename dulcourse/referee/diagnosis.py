@@ -6,8 +6,9 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from dulcourse.referee.autoregressive import Frozen, Score
+from dulcourse.referee.frozen import FrozenOrder
 from dulcourse.referee.respondent import Respondent, Spec, ask
+from dulcourse.referee.score import Score
 
 __all__ = ["dependency", "explain", "forbidden", "missing", "own_bits_per_dim", "said", "units"]
 
@@ -21,7 +22,7 @@ PIECE = 1 << 24  # logits asked for at once: 64 MiB
 def dependency(
     respondent: Respondent,
     name: str,
-    frozen: Frozen,
+    frozen: FrozenOrder,
     base: Int64[np.ndarray, "n C H W"],
     generator: np.random.Generator,
     *,
@@ -45,7 +46,7 @@ def dependency(
     return matrix
 
 
-def _log_p(respondent: Respondent, name: str, frozen: Frozen, x: np.ndarray) -> np.ndarray:
+def _log_p(respondent: Respondent, name: str, frozen: FrozenOrder, x: np.ndarray) -> np.ndarray:
     """log softmax of the answered logits, `[n, levels, D]`, in the precision of the answer."""
     spec = Spec((len(x), frozen.levels, *frozen.shape))
     logits = ask(respondent, f"{name}.logits", {"x": x}, {"logits": spec})["logits"]
@@ -63,7 +64,7 @@ def _moved(before: np.ndarray, after: np.ndarray) -> np.ndarray:
         return np.abs(after - before) > tolerance * (1 + np.abs(before))
 
 
-def _pieces(frozen: Frozen, flips: int) -> Iterable[Int64[np.ndarray, " n"]]:
+def _pieces(frozen: FrozenOrder, flips: int) -> Iterable[Int64[np.ndarray, " n"]]:
     """Inputs in pieces whose logits stay below 64 MiB."""
     size = max(1, PIECE // (frozen.levels * frozen.dims * flips))
     return (np.arange(start, min(start + size, frozen.dims)) for start in range(0, frozen.dims, size))
@@ -121,7 +122,7 @@ def said(respondent: Respondent, name: str) -> float | None:
 def explain(
     score: Score,
     *,
-    frozen: Frozen,
+    frozen: FrozenOrder,
     claimed: float | None = None,
     own: float | None = None,
     matrix: Matrix | None = None,
@@ -156,7 +157,7 @@ def explain(
     return words
 
 
-def _leak(matrix: Matrix, frozen: Frozen) -> str | None:
+def _leak(matrix: Matrix, frozen: FrozenOrder) -> str | None:
     pair = forbidden(matrix, frozen.order, frozen.group)
     if pair is None:
         return None
@@ -166,7 +167,7 @@ def _leak(matrix: Matrix, frozen: Frozen) -> str | None:
     return f"a leak: {words}; {_leak_hint(matrix, frozen)}"
 
 
-def _leak_hint(matrix: Matrix, frozen: Frozen) -> str:
+def _leak_hint(matrix: Matrix, frozen: FrozenOrder) -> str:
     D = frozen.dims
     if not np.array_equal(frozen.order, np.arange(D)):
         if forbidden(matrix, np.argsort(frozen.order)) is None:
@@ -182,7 +183,7 @@ def _leak_hint(matrix: Matrix, frozen: Frozen) -> str:
     return "look at the mask of the layer that first lets it through, in the model's own order."
 
 
-def _where(index: int, frozen: Frozen) -> str:
+def _where(index: int, frozen: FrozenOrder) -> str:
     channels, height, width = frozen.shape
     if height * width == 1:
         return str(index)
@@ -191,7 +192,7 @@ def _where(index: int, frozen: Frozen) -> str:
     return f"{index} ({at})"
 
 
-def _blind_spot(matrix: Matrix, frozen: Frozen) -> list[str]:
+def _blind_spot(matrix: Matrix, frozen: FrozenOrder) -> list[str]:
     unseen = missing(matrix, frozen.order, frozen.group)
     total = int(_past(frozen.order, frozen.group).sum())
     if not unseen:

@@ -1,7 +1,7 @@
 """From a measured difference to points."""
 
 from dulcourse.errors import UsageError
-from dulcourse.referee.autoregressive import Score
+from dulcourse.referee.score import Score
 
 __all__ = ["share"]
 

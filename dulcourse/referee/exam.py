@@ -6,16 +6,17 @@ break it by mistake: the wrong order raises.
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Int64
 
 from dulcourse import data
-from dulcourse.errors import UsageError
+from dulcourse.errors import UsageError, unknown
 from dulcourse.randomness import KEY_BYTES, Label
+from dulcourse.referee import autoregressive, flow, latent
 from dulcourse.referee import secret as secrets
-from dulcourse.referee.autoregressive import Frozen, freeze
+from dulcourse.referee.frozen import Frozen
 
 __all__ = ["Exam", "ImagesOnce"]
 
@@ -40,6 +41,11 @@ class ImagesOnce:
             )
         issued.update(wanted)
         return wanted
+
+    def left(self, name: str, indices: Iterable[int]) -> list[int]:
+        """Those of the indices that were not taken yet, in the order given."""
+        issued = self._issued.get(name, set())
+        return [int(index) for index in indices if int(index) not in issued]
 
 
 class Exam:
@@ -73,16 +79,20 @@ class Exam:
         shape: tuple[int, int, int],
         levels: int,
         required_order: Int64[np.ndarray, " D"] | None = None,
+        *,
+        family: Literal["autoregressive", "flow", "latent"] = "autoregressive",
+        latents: int | None = None,
     ) -> Frozen:
-        """`freeze` for one model, before the first draw. Raises `Malformed` for a checkpoint that cannot
-        be used.
+        """`freeze` of the model's family, before the first draw. `latents` is for latent models.
+
+        Raises `Malformed` for a checkpoint that cannot be used.
         """
         # Rule 1: an order, a grouping or weights declared after a draw can be chosen to fit it.
         if self._drawn:
             raise UsageError(
                 f"{name!r} cannot be frozen any more: something was drawn already. Freeze first."
             )
-        self._frozen[name] = freeze(checkpoint, shape, levels, required_order)
+        self._frozen[name] = _freeze(family, checkpoint, tuple(shape), levels, required_order, latents)
         return self._frozen[name]
 
     def generator(self, *labels: Label) -> np.random.Generator:
@@ -94,18 +104,35 @@ class Exam:
         return secrets.generator(self._secret, "submission", self._submission, *labels)
 
     def images(self, model: str, name: str, n: int, **options) -> data.Dataset:
-        """n images for one frozen model that no other model and no other question is shown.
+        """n images, and their labels where they have any, that no other model and no other question is shown.
 
         They are this submission's alone. Two sandboxes that were shown the same images at once could tell
         each other what came after a position by how busy they keep the machine; the paired difference to
-        the reference takes out the luck of the draw instead.
+        the reference takes out the luck of the draw instead. A finite data set is public: its test images
+        are dealt out in an order that only the secret knows, each once for all models together.
         """
         if model not in self._frozen:
             raise UsageError(f"{model!r} was not frozen: an examination starts with freeze().")
         self._drawn.add(("images", model))
+        if name not in data.unlimited():
+            return self._public_images(name, n, options)
         indices = self._ledger.take(model, range(n))
         key = secrets.derive(self._secret, "submission", self._submission, "images", model)
         return data.fresh(name, key, indices, **options)
+
+    def _public_images(self, name: str, n: int, options: dict) -> data.Dataset:
+        test = data.load(name, "test", **options)
+        order = secrets.generator(self._secret, "submission", self._submission, "deal", name).permutation(
+            len(test)
+        )
+        left = self._ledger.left(name, order)
+        if n > len(left):
+            raise UsageError(
+                f"{n} test images of {name!r} were asked for and {len(left)} are left of {len(test)}."
+            )
+        indices = self._ledger.take(name, left[:n])
+        y = None if test.y is None else test.y[indices]
+        return data.Dataset(name, "test", test.x[indices], y, test.levels)
 
     @contextmanager
     def party(self, session: AbstractContextManager[Party]) -> Iterator[Party]:
@@ -121,3 +148,15 @@ class Exam:
                 yield alive
         finally:
             self._party = None
+
+
+def _freeze(
+    family: str, checkpoint: bytes, shape, levels: int, required_order, latents: int | None
+) -> Frozen:
+    if family == "autoregressive":
+        return autoregressive.freeze(checkpoint, shape, levels, required_order)
+    if family == "flow":
+        return flow.freeze(checkpoint, shape, levels)
+    if family == "latent":
+        return latent.freeze(checkpoint, shape, levels, latents)
+    raise unknown("family", family, ["autoregressive", "flow", "latent"])

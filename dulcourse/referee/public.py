@@ -16,8 +16,9 @@ from dulcourse import data
 from dulcourse.errors import UsageError, unknown
 from dulcourse.randomness import generator
 from dulcourse.referee import diagnosis
-from dulcourse.referee.autoregressive import Frozen, freeze, score
+from dulcourse.referee.autoregressive import freeze, score
 from dulcourse.referee.edges import share
+from dulcourse.referee.frozen import FrozenOrder
 from dulcourse.referee.probe import compare
 from dulcourse.referee.respondent import Malformed, Respondent
 from dulcourse.referee.sampler import sampler_test
@@ -34,7 +35,7 @@ class Finding:
 
     good: bool
     words: list[str]
-    frozen: Frozen | None = field(default=None, repr=False)
+    frozen: FrozenOrder | None = field(default=None, repr=False)
     matrix: np.ndarray | None = field(default=None, repr=False)
 
 
@@ -118,7 +119,7 @@ def _array(value: dict[str, Any]) -> np.ndarray:
     return np.array(value["data"], value["dtype"]).reshape(value["shape"])
 
 
-def _frozen(entry: dict[str, Any], checkpoints: dict[str, bytes]) -> Frozen:
+def _frozen(entry: dict[str, Any], checkpoints: dict[str, bytes]) -> FrozenOrder:
     name = entry["name"]
     if name not in checkpoints:
         raise Malformed(f"{name}: not handed in yet; handin.trained({name!r}, …) does it.")

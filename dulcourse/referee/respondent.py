@@ -6,7 +6,7 @@ finiteness.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,28 +14,47 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dulcourse.referee.precision import home, precisely
+
 __all__ = ["LocalRespondent", "Malformed", "Respondent", "Spec", "ask", "to_arguments", "to_arrays"]
 
 Arrays = Mapping[str, np.ndarray]
 
 CHUNK = 1 << 24  # logits computed at once: 64 MiB
+IMAGES = 256  # that a flow or a latent-variable model is asked about at once
 
 
 @runtime_checkable
 class Respondent(Protocol):
     """Answers named questions with arrays.
 
-    Questions (`<model>` is the name given to `handin.trained`, x is int64 `[n, C, H, W]`):
+    Questions (`<model>` is the name given to `handin.trained`, x is int64 `[n, C, H, W]`). Of every model:
+
+    | name | arrays sent | arrays returned |
+    |---|---|---|
+    | `<model>.sample` | n int64 `[]`, seed int64 `[]`, y? | x `[n, C, H, W]`, int64 or (flow) float |
+    | `<model>.claim` | nothing | bits_per_dim float64 `[]` (NaN: none made) |
+    | `<model>.history` | nothing | train, validation float64 `[k]`, step int64 `[k]` (k = 0: none kept) |
+    | `function.<f>` | the arguments, by name | result (one array), or result0, result1, … for a tuple |
+
+    Of autoregressive models:
 
     | name | arrays sent | arrays returned |
     |---|---|---|
     | `<model>.conditional` | x, position int64 `[n]`, y? | log_p float `[n, levels]` |
     | `<model>.logits` | x, y? | logits float `[n, levels, C, H, W]` |
     | `<model>.log_prob` | x, y? | log_prob float `[n]` (nats) |
-    | `<model>.sample` | n int64 `[]`, seed int64 `[]` | x int64 `[n, C, H, W]` |
-    | `<model>.claim` | nothing | bits_per_dim float64 `[]` (NaN: none made) |
-    | `<model>.history` | nothing | train, validation float64 `[k]`, step int64 `[k]` (k = 0: none kept) |
-    | `function.<f>` | the arguments, by name | result (one array), or result0, result1, … for a tuple |
+
+    Of flows, with x float64 `[n, C, H, W]` in [0, levels), and of latent-variable models (all float64):
+
+    | name | arrays sent | arrays returned |
+    |---|---|---|
+    | `<model>.forward` | x | z `[n, D]`, jacobian `[n, D, D]` (∂z/∂x), log_det `[n]` (nats) |
+    | `<model>.inverse` | z `[n, D]` | x `[n, C, H, W]` |
+    | `<model>.log_prob` | x | log_prob `[n]` (nats, a density) |
+    | `<model>.encode` | x (int64) | mean, log_std `[n, latents]` |
+    | `<model>.decode` | z `[n, latents]` | logits `[n, levels, C, H, W]` |
+    | `<model>.log_prob` | x (int64), noise `[n, latents]` | log_prob `[n]` (nats): its log_weight |
 
     position is an index into `x.flatten(1)`; log_p is in nats up to a constant a row (logits will do); y,
     int64 `[n]`, are labels, sent to conditional models.
@@ -149,14 +168,34 @@ class LocalRespondent:
         return {"logits": torch.cat(list(_logits(entry.model, arrays))).numpy()}
 
     def _answer_log_prob(self, entry: Any, arrays: Arrays) -> dict[str, np.ndarray]:
+        if "noise" in arrays:
+            return _in_pieces(
+                entry.model, arrays, lambda model, x, noise: model.log_weight(x, noise), "log_prob"
+            )
+        if arrays["x"].dtype.kind == "f":
+            return _in_pieces(entry.model, arrays, lambda model, x: model.log_prob(x), "log_prob")
         with torch.no_grad():
             parts = [entry.model.log_prob(*batch) for batch in _batches(entry.model, arrays)]
         return {"log_prob": _plain(torch.cat(parts)).numpy()}
 
+    def _answer_forward(self, entry: Any, arrays: Arrays) -> dict[str, np.ndarray]:
+        return _in_pieces(entry.model, arrays, _forward, "z", "jacobian", "log_det")
+
+    def _answer_inverse(self, entry: Any, arrays: Arrays) -> dict[str, np.ndarray]:
+        return _in_pieces(entry.model, arrays, lambda model, z: model.inverse(z)[0], "x")
+
+    def _answer_encode(self, entry: Any, arrays: Arrays) -> dict[str, np.ndarray]:
+        return _in_pieces(entry.model, arrays, lambda model, x: model.encode(x), "mean", "log_std")
+
+    def _answer_decode(self, entry: Any, arrays: Arrays) -> dict[str, np.ndarray]:
+        return _in_pieces(entry.model, arrays, lambda model, z: model.decode(z), "logits")
+
     def _answer_sample(self, entry: Any, arrays: Arrays) -> dict[str, np.ndarray]:
         generator = torch.Generator().manual_seed(int(arrays["seed"]))
+        labels = {"y": torch.from_numpy(arrays["y"]).to(home(entry.model))} if "y" in arrays else {}
         with torch.no_grad():
-            return {"x": _plain(entry.model.sample(int(arrays["n"]), generator=generator)).numpy()}
+            x = entry.model.sample(int(arrays["n"]), generator=generator, **labels)
+        return {"x": _plain(x).numpy()}
 
     def _answer_claim(self, entry: Any, arrays: Arrays) -> dict[str, np.ndarray]:
         return {"bits_per_dim": np.asarray(math.nan if entry.claim is None else entry.claim, np.float64)}
@@ -169,15 +208,48 @@ class LocalRespondent:
 def _batches(model: nn.Module, arrays: Arrays) -> list[tuple[Tensor, ...]]:
     """x (and y, if sent) on the model's device, in pieces whose logits stay below 64 MiB."""
     tensors = [torch.from_numpy(np.ascontiguousarray(arrays[key])) for key in ("x", "y") if key in arrays]
-    home = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     size = max(1, CHUNK // (model.levels * max(1, tensors[0][0].numel())) if len(tensors[0]) else 1)
-    return list(zip(*(t.to(home).split(size) for t in tensors), strict=True))
+    return list(zip(*(t.to(home(model)).split(size) for t in tensors), strict=True))
 
 
 def _logits(model: nn.Module, arrays: Arrays):
     with torch.no_grad():
         for batch in _batches(model, arrays):
             yield _plain(model.logits(*batch))
+
+
+def _in_pieces(
+    model: nn.Module, arrays: Arrays, answer: Callable[..., Any], *names: str
+) -> dict[str, np.ndarray]:
+    """`answer(model, *tensors)` under these names, in double precision and pieces of bounded size."""
+
+    def whole(copy: nn.Module, dtype: torch.dtype) -> list[tuple[Tensor, ...]]:
+        tensors = [torch.from_numpy(np.ascontiguousarray(array)).to(home(copy)) for array in arrays.values()]
+        tensors = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors]
+        return [
+            _answered(copy, answer, batch) for batch in zip(*(t.split(IMAGES) for t in tensors), strict=True)
+        ]
+
+    parts = precisely(model, whole)
+    return {name: torch.cat([part[i] for part in parts]).numpy() for i, name in enumerate(names)}
+
+
+def _answered(model: nn.Module, answer: Callable[..., Any], batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    with torch.set_grad_enabled(answer is _forward):
+        answered = answer(model, *batch)
+    answered = answered if isinstance(answered, tuple) else (answered,)
+    return tuple(_plain(tensor).double() for tensor in answered)
+
+
+def _forward(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """z = f(x), ∂z/∂x by one backward pass for each element of z, and the log-determinant that f claims."""
+    x = x.requires_grad_()
+    z, log_det = model.forward(x)
+    rows = []
+    for i in range(z.shape[1]):
+        (row,) = torch.autograd.grad(z[:, i].sum(), x, retain_graph=True, materialize_grads=True)
+        rows.append(row.flatten(1))
+    return z, torch.stack(rows, dim=1), log_det
 
 
 def to_arguments(arrays: Arrays) -> dict[str, Any]:

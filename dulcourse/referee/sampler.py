@@ -19,7 +19,8 @@ from jaxtyping import Float, Float64, Int64
 
 from dulcourse.autoregressive.base import AutoregressiveModel
 from dulcourse.errors import UsageError
-from dulcourse.referee.autoregressive import Frozen, conditionals, reference_charges
+from dulcourse.referee.autoregressive import conditionals, reference_charges
+from dulcourse.referee.frozen import FrozenOrder
 from dulcourse.referee.respondent import Malformed, Respondent, Spec, ask
 
 __all__ = ["SamplerResult", "draw", "judge", "sampler_test", "spread_statistic", "z_statistic"]
@@ -30,6 +31,7 @@ FAR = 5.0  # statistics beyond this are no accident: 6e-7 for a normal
 Images = Int64[np.ndarray, "n C H W"]
 Known = Int64[np.ndarray, "m C H W"]  # training images: any number of them
 Honest = Int64[np.ndarray, "k C H W"]
+Labels = Int64[np.ndarray, " n"]  # of the samples, in their order
 
 
 @dataclass(frozen=True)
@@ -50,31 +52,51 @@ def sampler_test(
     sampling: Respondent,
     answering: Respondent,
     name: str,
-    frozen: Frozen,
+    frozen: FrozenOrder,
     n: int,
     *,
     train: Known,
     generator: np.random.Generator,
     reference: AutoregressiveModel | None = None,
     honest: Honest | None = None,
+    labels: Labels | None = None,
 ) -> SamplerResult:
     """`draw` and `judge` in one. A grader calls them apart, closing the sampling party in between (rule
     8).
     """
     try:
-        samples = draw(sampling, name, frozen, n, generator=generator)
+        samples = draw(sampling, name, frozen, n, generator=generator, labels=labels)
     except Malformed as error:
         return SamplerResult(False, None, [str(error)])
     return judge(
-        answering, name, frozen, samples, train=train, generator=generator, reference=reference, honest=honest
+        answering,
+        name,
+        frozen,
+        samples,
+        train=train,
+        generator=generator,
+        reference=reference,
+        honest=honest,
+        labels=labels,
     )
 
 
 def draw(
-    sampling: Respondent, name: str, frozen: Frozen, n: int, *, generator: np.random.Generator
+    sampling: Respondent,
+    name: str,
+    frozen: FrozenOrder,
+    n: int,
+    *,
+    generator: np.random.Generator,
+    labels: Labels | None = None,
 ) -> Images:
-    """n samples of the model. Raises `Malformed` when they are not n images with values in 0 … L − 1."""
+    """n samples of the model, one of each label if it is class-conditional.
+
+    Raises `Malformed` when they are not n images with values in 0 … L − 1.
+    """
     question = {"n": np.int64(n), "seed": generator.integers(2**62)}
+    if labels is not None:
+        question["y"] = labels
     spec = Spec((n, *frozen.shape), kind="i")
     x = ask(sampling, f"{name}.sample", {k: np.asarray(v) for k, v in question.items()}, {"x": spec})["x"]
     if (x < 0).any() or (x >= frozen.levels).any():
@@ -85,37 +107,41 @@ def draw(
 def judge(
     answering: Respondent,
     name: str,
-    frozen: Frozen,
+    frozen: FrozenOrder,
     samples: Images,
     *,
     train: Known,
     generator: np.random.Generator,
     reference: AutoregressiveModel | None = None,
     honest: Honest | None = None,
+    labels: Labels | None = None,
 ) -> SamplerResult:
     """Do the samples follow the conditionals, and are they new and different images of the right kind?
 
     The conditionals could be faked for samples that are recognised, so samples are also compared with
-    `honest` ones: the reference's samples, or held-out images where there is no reference.
+    `honest` ones: the reference's samples (of the same labels), or held-out images where there is no
+    reference.
     """
     if reference is None and honest is None:
         raise UsageError("samples are compared with a reference's or with held-out images: pass one of them.")
     if honest is None:
-        honest = _reference_samples(reference, len(samples), generator)
+        honest = _reference_samples(reference, len(samples), generator, labels)
     try:
-        z, spread = _agreement(answering, name, frozen, samples, train, generator)
+        z, spread = _agreement(answering, name, frozen, samples, train, generator, labels)
     except Malformed as error:
         return SamplerResult(False, None, [str(error)], samples)
     words = _disagreement(z, spread)
     words += _alike(samples, honest)
     words += _copies(samples, honest, train)
     if reference is not None:
-        words += _cost(samples, honest, reference, generator)
+        words += _cost(samples, honest, reference, generator, labels)
     good = [f"z = {z:.1f}: the samples follow the model's own conditionals."]
     return SamplerResult(not words, z, words or good, samples, spread)
 
 
-def _agreement(answering, name, frozen: Frozen, samples, train, generator) -> tuple[float, float]:
+def _agreement(
+    answering, name, frozen: FrozenOrder, samples, train, generator, labels
+) -> tuple[float, float]:
     """z and spread over a bounded number of (sample, position) pairs, asked blind like test images."""
     n, dims = len(samples), frozen.dims
     count = min(dims, max(1, ROWS // n))
@@ -123,7 +149,7 @@ def _agreement(answering, name, frozen: Frozen, samples, train, generator) -> tu
     row = np.repeat(np.arange(n), count)
     decoys = train[generator.integers(len(train), size=len(row))]
     x = frozen.blind(samples[row], decoys, position)
-    log_p = conditionals(answering, name, frozen, x, position)
+    log_p = conditionals(answering, name, frozen, x, position, None if labels is None else labels[row])
     if not np.isfinite(log_p).all():
         raise Malformed("conditionals of the model's own samples are not finite")
     symbols = samples.reshape(n, -1)[row, position]
@@ -188,11 +214,12 @@ def _disagreement(z: float, spread: float) -> list[str]:
     return [f"z = {z:.0f}, spread {spread:.0f}: the samples do not follow the conditionals; {hint}"]
 
 
-def _reference_samples(reference: AutoregressiveModel, n: int, generator: np.random.Generator) -> Images:
+def _reference_samples(reference: AutoregressiveModel, n: int, generator, labels) -> Images:
     # These never meet a respondent, so the few bits of a torch seed are no secret to keep.
     device = reference.order.device
     seeded = torch.Generator(device).manual_seed(int(generator.integers(2**62)))
-    return reference.sample(n, generator=seeded).cpu().numpy()
+    y = None if labels is None else torch.from_numpy(labels).to(device)
+    return reference.sample(n, y, generator=seeded).cpu().numpy()
 
 
 def _alike(samples: Images, honest: Honest) -> list[str]:
@@ -219,13 +246,13 @@ def _nearest(x: Images, train: Known) -> Int64[np.ndarray, " n"]:
     return np.array([(train != image).sum(axis=1).min() for image in x])
 
 
-def _cost(samples: Images, honest: Images, reference: AutoregressiveModel, generator) -> list[str]:
+def _cost(samples: Images, honest: Images, reference: AutoregressiveModel, generator, labels) -> list[str]:
     """Samples must cost the reference about what honest ones do.
 
     The band is wide, from 0.65 of that to half-way to noise: it is for faked samples, not for weak models.
     """
     noise = generator.integers(reference.levels, size=honest.shape)
-    costs = [reference_charges(reference, x).mean(axis=1) for x in (samples, honest, noise)]
+    costs = [reference_charges(reference, x, labels).mean(axis=1) for x in (samples, honest, noise)]
     bits, usual, chaos = (float(cost.mean()) for cost in costs)
     error = math.hypot(*(cost.std() / math.sqrt(len(cost)) for cost in costs[:2]))
     if 0.65 * usual - 4 * error <= bits <= (usual + chaos) / 2 + 4 * error:

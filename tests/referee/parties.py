@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from safetensors.numpy import save
 
-from dulcourse.referee.autoregressive import Frozen, freeze
+from dulcourse.referee.autoregressive import freeze
+from dulcourse.referee.frozen import FrozenOrder
 from dulcourse.referee.respondent import LocalRespondent, Malformed
 
 Answer = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -105,12 +106,14 @@ class Remembering(Answering):
         return log_p
 
 
-def frozen_of(order: np.ndarray, shape: tuple[int, int, int], levels: int, **buffers: np.ndarray) -> Frozen:
+def frozen_of(
+    order: np.ndarray, shape: tuple[int, int, int], levels: int, **buffers: np.ndarray
+) -> FrozenOrder:
     """What a checkpoint with this order declares."""
     return freeze(save({"order": np.asarray(order, np.int64), **buffers}), shape, levels)
 
 
-def raster(shape: tuple[int, int, int], levels: int) -> Frozen:
+def raster(shape: tuple[int, int, int], levels: int) -> FrozenOrder:
     return frozen_of(np.arange(prod(shape)), shape, levels)
 
 

@@ -99,7 +99,7 @@ MUTANTS = (
     Mutant(
         4,
         "the median instead of the mean",
-        REFEREE + "autoregressive.py",
+        REFEREE + "score.py",
         "return float(values.mean()), float(",
         "return float(np.median(values)), float(",
     ),

@@ -8,7 +8,6 @@ import torch
 
 from dulcourse.autoregressive import orders
 from dulcourse.autoregressive.base import AutoregressiveModel
-from dulcourse.referee.autoregressive import Score
 from dulcourse.referee.diagnosis import (
     dependency,
     explain,
@@ -18,6 +17,7 @@ from dulcourse.referee.diagnosis import (
     said,
     units,
 )
+from dulcourse.referee.score import Score
 from tests.referee.parties import frozen_of, local, noise, raster
 
 SHAPE = (1, 3, 3)

@@ -12,11 +12,12 @@ from autograder.rubric import Model, Probe, Problem, Rubric
 from dulcourse.errors import InfrastructureError, UsageError
 from dulcourse.randomness import KEY_BYTES
 from dulcourse.referee import secret
-from dulcourse.referee.autoregressive import Score, freeze, score
+from dulcourse.referee.autoregressive import freeze, score
 from dulcourse.referee.code import charges, most
 from dulcourse.referee.edges import share
 from dulcourse.referee.exam import Exam
 from dulcourse.referee.respondent import Malformed
+from dulcourse.referee.score import Score
 from tests.referee.parties import Answering, Remembering, noise, raster
 
 SHAPE = (1, 2, 3)

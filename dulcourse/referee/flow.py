@@ -1,0 +1,201 @@
+"""Blind scoring of flows: local bits back.
+
+A flow is a latent-variable model whose posterior is infinitely narrow. Party A gets y = x + u, with u the
+referee's, and returns z₀ = f(y) and a matrix J of its choice, for an honest one ∂f/∂y. With Jᵀ = QU and
+Λ = Uᵀ, so that ΛΛᵀ = JJᵀ, the referee draws
+
+    z = z₀ + σΛε,    log q = Σ(−ε²/2 − ½ log 2π) − Σ log(σ|Λ_ii|),
+
+which holds for any triangular Λ. Party B gets z alone and returns ŷ = f⁻¹(z). An image costs
+
+    S = log q − log N(z; 0, I) − log N(y; ŷ, σ²I)  →  −log p(y)  as  σ → 0,
+
+because for an honest pair ŷ − y = σQε, and what is left of log q − log N(y; ŷ, σ²I) is −log|det J|. A false
+J, a false inverse or a map that is not one-to-one make ŷ miss y by more, and cost what they miss.
+
+Is that the length of the discrete image? u is drawn uniformly from the multiples of 2⁻³² in [0, 1)^D: a
+sender chooses it with 32·D bits of another message, and whoever has y = x + u, which is exact in float64,
+reads x = ⌊y⌋ and u and gets these bits back. y lies on a grid of spacing 2⁻³², 400 000 of which make one σ,
+so the sum of N(y; ŷ, σ²I) over the grid is 1 to the last digit, and Σ_x E_u 2^−S ≤ 1: x is paid for in full
+and u not at all. Nothing is rounded on the way to the charge but z, on a grid of its own (`bitsback`).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+
+from dulcourse.flows.base import Flow
+from dulcourse.referee import bitsback
+from dulcourse.referee.code import capped
+from dulcourse.referee.frozen import Frozen, buffers_of, sha_of
+from dulcourse.referee.precision import home, precisely
+from dulcourse.referee.respondent import Malformed, Respondent, Spec
+from dulcourse.referee.score import Score, check_images, given_reference, summary
+
+__all__ = ["SIGMA", "Asked", "ask_first", "freeze", "reference_charges", "score"]
+
+Images = Int64[np.ndarray, "n C H W"]
+
+SIGMA = 1e-4  # in data units: −log p(y) to 0.0002 bits/dim, where single precision still tells y from ŷ
+SLOPES = 1e12  # the largest entry of a Jacobian that is taken at its word
+FINE = 2**32  # u is one of so many numbers in [0, 1)
+BATCH = 256  # images that the reference is asked about at once
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What A declared of images + u, made safe before any noise is drawn. `spread` is σΛ."""
+
+    u: Float64[np.ndarray, "n C H W"]
+    z0: Float64[np.ndarray, "n D"]
+    spread: Float64[np.ndarray, "n D D"]
+    log_det: Float64[np.ndarray, " n"]  # as claimed, nats: compared after scoring, never used
+    failures: int = 0
+    reason: str = ""
+    lost: bool = False  # nothing came that could be used: every image has failed
+
+
+def freeze(checkpoint: bytes, shape: tuple[int, int, int], levels: int) -> Frozen:
+    """The homework's sizes and the checkpoint's fingerprint. Raises `Malformed` for unreadable bytes."""
+    buffers_of(checkpoint, only=())
+    return Frozen(tuple(shape), levels, sha_of(checkpoint))
+
+
+def ask_first(
+    respondent: Respondent, name: str, frozen: Frozen, images: Images, *, generator: np.random.Generator
+) -> Asked:
+    """Phase 1: draw u, send images + u to A, and keep what it declares of them.
+
+    A must be gone before `score` is called with what comes back.
+    """
+    check_images("images", images, frozen.shape, frozen.levels)
+    n, dims = len(images), frozen.dims
+    u = generator.integers(FINE, size=images.shape) / FINE
+    order = generator.permutation(n)
+
+    def specs(k: int) -> dict[str, Spec]:
+        shapes = {"z": (k, dims), "jacobian": (k, dims, dims), "log_det": (k,)}
+        return {key: Spec(shape, finite=False) for key, shape in shapes.items()}
+
+    try:
+        sent = {"x": (images + u)[order]}
+        answer = bitsback.ask_in_pieces(respondent, f"{name}.forward", sent, specs, dims * (dims + 2))
+    except Malformed as error:
+        none = np.zeros((n, dims))
+        return Asked(u, none, np.zeros((n, dims, dims)), np.zeros(n), n, str(error), lost=True)
+    back = np.argsort(order)
+    return _made_safe(u, answer["z"][back], answer["jacobian"][back], answer["log_det"][back])
+
+
+def _made_safe(u: np.ndarray, z: np.ndarray, jacobian: np.ndarray, log_det: np.ndarray) -> Asked:
+    # Rule 3: a row that is not finite is replaced as a whole, whatever its image is, and costs what it costs.
+    bad = bitsback.unusable(z, jacobian)
+    jacobian = bitsback.clamped(jacobian, bad, SLOPES)
+    jacobian[bad] = np.eye(z.shape[1]) / SIGMA  # q is the prior: z tells B nothing
+    reason = f"{bad.sum()} answers of forward held numbers that are not finite" if bad.any() else ""
+    z0 = bitsback.clamped(z, bad, bitsback.MEANS)
+    return Asked(u, z0, _triangle(jacobian), log_det, int(bad.sum()), reason)
+
+
+def _triangle(jacobian: Float64[np.ndarray, "n D D"]) -> Float64[np.ndarray, "n D D"]:
+    """σΛ of Jᵀ = QU, Λ = Uᵀ: lower triangular, its diagonal between e^±15 and its entries within ±1e6."""
+    spread = np.clip(
+        SIGMA * np.linalg.qr(jacobian.swapaxes(1, 2), mode="r").swapaxes(1, 2),
+        -bitsback.MEANS,
+        bitsback.MEANS,
+    )
+    i = np.arange(spread.shape[1])
+    diagonal = spread[:, i, i]
+    scale = math.exp(bitsback.LOG_SCALES)
+    spread[:, i, i] = np.where(diagonal < 0, -1.0, 1.0) * np.clip(np.abs(diagonal), 1 / scale, scale)
+    return spread
+
+
+def score(
+    respondent: Respondent,
+    name: str,
+    frozen: Frozen,
+    asked: Asked,
+    images: Images,
+    *,
+    generator: np.random.Generator,
+    reference: Flow | None = None,
+    reference_bits: Float64[np.ndarray, " r"] | None = None,
+) -> Score:
+    """Phase 2: draw ε, send z alone to B, and charge −log₂ p(x + u)/D for each image.
+
+    The reference is charged its exact −log₂ p(x + u)/D for the same u; where it is not there to be asked,
+    `reference_bits` (bits/dim of each image) stands in for it.
+    """
+    check_images("images", images, frozen.shape, frozen.levels)
+    n, dims = len(images), frozen.dims
+    noise = generator.standard_normal((n, dims))
+    z = bitsback.on_grid(asked.z0 + np.einsum("nij,nj->ni", asked.spread, noise))
+    y = images + asked.u
+    try:
+        found = _ask_back(respondent, name, frozen, asked, z, generator.permutation(n))
+        failures, reason, lost = asked.failures, asked.reason, asked.lost
+    except Malformed as error:
+        found, failures, reason, lost = np.zeros_like(y), n, str(error), True
+    # From the noise that was drawn, never from z.
+    log_q = bitsback.log_normal(noise) - np.log(np.abs(np.einsum("nii->ni", asked.spread))).sum(axis=1)
+    log_prior, log_p = bitsback.log_normal(z), _log_gaussian(y, found, frozen.levels)
+    bad = int(bitsback.unusable(found).sum())
+    bits = capped((log_q - log_prior - log_p) / math.log(2), np.full(n, lost), dims, frozen.levels)
+    return summary(
+        bits / dims,
+        _reference(reference, reference_bits, y),
+        bits,
+        failures=failures + bad,
+        reason=reason or (f"{bad} answers of inverse held numbers that are not finite" if bad else ""),
+        parts=_parts(-log_prior, log_p - log_q, dims),
+    )
+
+
+def _ask_back(respondent, name, frozen: Frozen, asked: Asked, z: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """What B makes of z, in the order of the images."""
+    if asked.lost:
+        raise Malformed(asked.reason)
+    # Rule 9: where z stands in the question says nothing of its image.
+    answer = bitsback.ask_in_pieces(
+        respondent,
+        f"{name}.inverse",
+        {"z": z[order]},
+        lambda k: {"x": Spec((k, *frozen.shape), finite=False)},
+        2 * frozen.dims,
+    )
+    return answer["x"][np.argsort(order)]
+
+
+def _log_gaussian(y: np.ndarray, found: np.ndarray, levels: int) -> Float64[np.ndarray, " n"]:
+    """log N(y; ŷ, σ²I) in nats; where ŷ is not finite, the uniform density on [0, L)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        log_p = -0.5 * ((y - found) / SIGMA) ** 2 - math.log(SIGMA) - 0.5 * math.log(2 * math.pi)
+    return np.where(np.isfinite(found), log_p, -math.log(levels)).reshape(len(y), -1).sum(axis=1)
+
+
+def _reference(reference, reference_bits, y: np.ndarray) -> Float64[np.ndarray, " n"] | None:
+    if reference is None:
+        return given_reference(reference_bits, len(y))
+    return reference_charges(reference, y) / y[0].size
+
+
+def reference_charges(reference: Flow, y: Float64[np.ndarray, "n C H W"]) -> Float64[np.ndarray, " n"]:
+    """−log₂ p(y) of a trusted flow, bits an image, exactly as its own log_prob says in float64."""
+    batches = [torch.from_numpy(y[start : start + BATCH]) for start in range(0, len(y), BATCH)]
+
+    def nats(model: Flow, dtype: torch.dtype) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.cat([model.log_prob(x.to(home(model), dtype)) for x in batches])
+
+    return -precisely(reference, nats).double().cpu().numpy() / math.log(2)
+
+
+def _parts(prior: np.ndarray, log_det: np.ndarray, dims: int) -> dict[str, float]:
+    """Bits/dim of z under the prior, and the log-determinant that the round trip amounts to."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        means = {"prior": prior.mean(), "log_det": log_det.mean()}
+    return {key: float(value) / (dims * math.log(2)) for key, value in means.items() if np.isfinite(value)}
