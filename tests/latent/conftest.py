@@ -24,7 +24,7 @@ class Smooth(LatentModel):
 
     def encode(self, x):
         mean, log_std = (x.flatten(1).to(self.into) @ self.into.T).chunk(2, 1)
-        return mean, 0.5 * log_std - 0.3
+        return mean, 0.3 * log_std
 
     def decode(self, z):
         self.modes.add(self.training)

@@ -70,14 +70,14 @@ def test_iwae_rises_with_k_towards_the_likelihood(smooth, generator):
     """The same noise in groups of K: by Jensen no group's bound is below the mean of its halves'."""
     x = torch.tensor([[0, 1], [2, 2], [1, 0]]).view(3, 1, 1, 2)
     q = smooth.proposal(x)
-    noise = q.noise(generator, 512)
+    noise = q.noise(generator, 256)
     bounds = torch.stack(
-        [torch.stack([iwae(smooth, x, e) for e in noise.split(k)]).mean(0) for k in (1, 8, 64, 512)]
+        [torch.stack([iwae(smooth, x, e) for e in noise.split(k)]).mean(0) for k in (1, 4, 32, 256)]
     )
     assert (bounds.diff(dim=0) > 0).all()
-    estimate = importance_sampling(smooth, x, q, 100_000, generator=generator)
+    estimate = importance_sampling(smooth, x, q, 20_000, generator=generator)
     assert (bounds[0] < estimate.log_prob - 0.01).all()
-    assert ((bounds[-1] - estimate.log_prob).abs() < 0.2).all()
+    assert ((bounds[-1] - estimate.log_prob).abs() < 0.1).all()
 
 
 def test_the_gradient_is_that_of_the_bound(smooth, generator):
