@@ -20,7 +20,10 @@ __all__ = ["SPLITS", "Dataset", "fresh", "load", "names", "unlimited"]
 
 # A data set is one file, imported when it is asked for. It has `load(split, *, seed, **options)` or, where
 # there is no end of it, `draw(indices, *, key, split, **options)` and `SIZES`: the default `n` of each split.
-_MODULES = {name: f"{__name__}.{name}" for name in ("digits", "glyphs", "toy1d", "toy2d")}
+_GENERATED = ("glyphs", "ising", "shapes", "toy1d", "toy2d")
+_SHIPPED = ("digits", "photos")
+_DOWNLOADED = ("cifar10", "fashion", "mnist")
+_MODULES = {name: f"{__name__}.{name}" for name in (*_GENERATED, *_SHIPPED, *_DOWNLOADED)}
 
 
 def names() -> list[str]:
@@ -36,8 +39,15 @@ def unlimited() -> list[str]:
 def load(name: str, split: str, *, seed: int = 0, **options) -> Dataset:
     """One split ("train", "validation" or "test") of a data set. The same seed gives the same data.
 
-    Options, the default first: digits `levels` (17, 4); glyphs `size` (8, 14, 28), `levels` (4, 2, 256), `n`;
-    toy1d `n`; toy2d `kind` ("moons", …), `n`.
+    Options, the default first:
+
+    - glyphs `size` (8, 14, 28), `levels` (4, 2, 256), `n`
+    - shapes `size` (16, 8, 32), `levels` (2, 4), `channels` (1, 3), `n`
+    - ising `size` (8, 4, 6), `coupling` (the critical one, or any number), `n`
+    - toy1d `n`
+    - toy2d `kind` ("moons", …), `levels` (None for points of the plane, 16, 64, 256), `n`
+    - digits `levels` (17, 4); mnist, fashion and cifar10 `levels` (256, …)
+    - photos `size` (8, 16, 32), `levels` (256, 32, 4), `n`
     """
     module = _module(name)
     one_of("split", split, SPLITS)

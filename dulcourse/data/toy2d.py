@@ -1,90 +1,118 @@
 """Points of the plane in shapes that are hard for a Gaussian: moons, spirals, a checkerboard, a face, …
 
-Every shape is centred and scaled so that a coordinate's standard deviation is about 1.
+Every shape is centred and scaled so that a coordinate's standard deviation is about 1. With `levels` the
+plane becomes a grid, and a point two whole numbers: discrete data, which a flow can be scored on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from dulcourse.data.dataset import Dataset, one_of, positive
-from dulcourse.randomness import derive, generator
+from dulcourse.data.dataset import Dataset, one_of
+from dulcourse.randomness import uniforms
 
-__all__ = ["KINDS", "load"]
+__all__ = ["EDGE", "KINDS", "LEVELS", "SIZES", "draw"]
 
-_SIZES = {"train": 8192, "validation": 2048, "test": 4096}
+SIZES = {"train": 8192, "validation": 2048, "test": 4096}
+LEVELS = (None, 16, 64, 256)
+EDGE = 3.5  # the grid covers [−3.5, 3.5] × [−3.5, 3.5]; what lies outside goes to the cell at its edge
+
+_DRAWS = 4  # uniforms a point: its part, its place along the part, and two for how far off it is
 
 
-def load(split: str, *, seed: int = 0, kind: str = "moons", n: int | None = None) -> Dataset:
-    """`n` points of a shape; y is which of its parts (moon, arm, square, ring, …) a point belongs to."""
+def draw(
+    indices: Sequence[int],
+    *,
+    key: bytes,
+    split: str = "fresh",
+    kind: str = "moons",
+    levels: int | None = None,
+) -> Dataset:
+    """Points `indices` of a shape; y is which of its parts (moon, arm, square, ring, …) a point belongs to.
+
+    Without `levels`, x is float32 `[n, 2]`. With them it is int64 `[n, 2, 1, 1]`: a coordinate c becomes
+    ⌊levels (c + 3.5) / 7⌋, so that the centre of cell k is at 7 (k + ½) / levels − 3.5.
+    """
     one_of("kind of toy2d", kind, sorted(KINDS))
-    n = _SIZES[split] if n is None else positive("n", n)
-    rng = generator(derive(b"dulcourse.data", "toy2d", split, seed), kind)
-    points, part = KINDS[kind](n, rng)
-    x = torch.from_numpy(points.astype(np.float32))
-    return Dataset("toy2d", split, x, torch.from_numpy(part.astype(np.int64)))
+    one_of("levels of toy2d", levels, LEVELS)
+    part, along, *off = uniforms(key, indices, _DRAWS).T
+    points, part = KINDS[kind](part, along, np.stack(off, axis=1))
+    y = torch.from_numpy(part.astype(np.int64))
+    if levels is None:
+        return Dataset("toy2d", split, torch.from_numpy(points.astype(np.float32)), y)
+    cell = np.floor(levels * (points + EDGE) / (2 * EDGE)).astype(np.int64)
+    x = torch.from_numpy(np.clip(cell, 0, levels - 1))
+    return Dataset("toy2d", split, x.reshape(-1, 2, 1, 1), y, levels)
 
 
 Shape = tuple[np.ndarray, np.ndarray]  # points [n, 2], the part each belongs to [n]
+
+
+def _one_of(count: int, u: np.ndarray) -> np.ndarray:
+    return (count * u).astype(np.int64)
 
 
 def _polar(radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
-def _moons(n: int, rng: np.random.Generator) -> Shape:
-    moon = rng.integers(2, size=n)
-    arc = _polar(np.ones(n), np.pi * rng.random(n))
+def _normal(u: np.ndarray) -> np.ndarray:
+    """Two standard normal draws of two uniform ones (Box and Muller)."""
+    return _polar(np.sqrt(-2 * np.log(1 - u[:, 0])), 2 * np.pi * u[:, 1])
+
+
+def _moons(part: np.ndarray, along: np.ndarray, off: np.ndarray) -> Shape:
+    moon = _one_of(2, part)
+    arc = _polar(np.ones(len(part)), np.pi * along)
     arc[moon == 1] = [1.0, 0.5] - arc[moon == 1]
-    noisy = arc + 0.08 * rng.standard_normal((n, 2))
+    noisy = arc + 0.08 * _normal(off)
     return (noisy - [0.5, 0.25]) * [1.15, 2.0], moon
 
 
-def _spirals(n: int, rng: np.random.Generator) -> Shape:
-    arm = rng.integers(2, size=n)
-    turns = np.sqrt(rng.random(n)) * 1.5  # the root spreads the points evenly along an arm
+def _spirals(part: np.ndarray, along: np.ndarray, off: np.ndarray) -> Shape:
+    arm = _one_of(2, part)
+    turns = np.sqrt(along) * 1.5  # the root spreads the points evenly along an arm
     points = _polar(1.35 * turns, 2 * np.pi * turns + np.pi * arm)
-    return points + 0.06 * rng.standard_normal((n, 2)), arm
+    return points + 0.06 * _normal(off), arm
 
 
-def _checkerboard(n: int, rng: np.random.Generator) -> Shape:
-    square = rng.integers(8, size=n)
+def _checkerboard(part: np.ndarray, along: np.ndarray, off: np.ndarray) -> Shape:
+    square = _one_of(8, part)
     column, row = square // 2, 2 * (square % 2) + square // 2 % 2
     corner = np.stack([column, row], axis=1)
-    return (corner + rng.random((n, 2)) - 2) * np.sqrt(0.75), square
+    return (corner + off - 2) * np.sqrt(0.75), square
 
 
-def _rings(n: int, rng: np.random.Generator) -> Shape:
-    ring = rng.integers(3, size=n)
-    radius = 0.65 * (ring + 1) + 0.05 * rng.standard_normal(n)
-    return _polar(radius, 2 * np.pi * rng.random(n)), ring
+def _rings(part: np.ndarray, along: np.ndarray, off: np.ndarray) -> Shape:
+    ring = _one_of(3, part)
+    radius = 0.65 * (ring + 1) + 0.05 * _normal(off)[:, 0]
+    return _polar(radius, 2 * np.pi * along), ring
 
 
-def _eight_gaussians(n: int, rng: np.random.Generator) -> Shape:
-    clump = rng.integers(8, size=n)
-    return _polar(np.full(n, 1.4), np.pi / 4 * clump) + 0.12 * rng.standard_normal((n, 2)), clump
+def _eight_gaussians(part: np.ndarray, along: np.ndarray, off: np.ndarray) -> Shape:
+    clump = _one_of(8, part)
+    return _polar(np.full(len(part), 1.4), np.pi / 4 * clump) + 0.12 * _normal(off), clump
 
 
-def _pinwheel(n: int, rng: np.random.Generator) -> Shape:
-    blade = rng.integers(5, size=n)
-    radius, across = 1.3 + 0.4 * rng.standard_normal(n), 0.1 * rng.standard_normal(n)
+def _pinwheel(part: np.ndarray, along: np.ndarray, off: np.ndarray) -> Shape:
+    blade = _one_of(5, part)
+    radius, across = (_normal(off) * [0.4, 0.1] + [1.3, 0.0]).T
     angle = 2 * np.pi / 5 * blade + 0.8 * np.exp(radius - 1)
     return _polar(np.hypot(radius, across), angle + np.arctan2(across, radius)), blade
 
 
-def _face(n: int, rng: np.random.Generator) -> Shape:
+def _face(part: np.ndarray, along: np.ndarray, off: np.ndarray) -> Shape:
     """The outline of a head (0), two eyes (1, 2) and a smile (3)."""
-    part = rng.choice(4, size=n, p=[0.55, 0.1, 0.1, 0.25])
-    angle = 2 * np.pi * rng.random(n)
-    radius = np.array([1.75, 0.0, 0.0, 1.0])[part]
-    angle = np.where(part == 3, np.pi * (1.15 + 0.7 * angle / (2 * np.pi)), angle)
-    centre = np.array([[0, 0.08], [-0.65, 0.7], [0.65, 0.7], [0, 0.08]])[part]
-    spread = np.array([0.05, 0.14, 0.14, 0.06])[part]
-    return centre + _polar(radius, angle) + spread[:, None] * rng.standard_normal((n, 2)), part
+    feature = np.searchsorted([0.55, 0.65, 0.75], part, side="right")
+    radius = np.array([1.75, 0.0, 0.0, 1.0])[feature]
+    angle = np.pi * np.where(feature == 3, 1.15 + 0.7 * along, 2 * along)
+    centre = np.array([[0, 0.08], [-0.65, 0.7], [0.65, 0.7], [0, 0.08]])[feature]
+    spread = np.array([0.05, 0.14, 0.14, 0.06])[feature]
+    return centre + _polar(radius, angle) + spread[:, None] * _normal(off), feature
 
 
-KINDS: dict[str, Callable[[int, np.random.Generator], Shape]] = {
+KINDS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Shape]] = {
     "moons": _moons,
     "spirals": _spirals,
     "checkerboard": _checkerboard,

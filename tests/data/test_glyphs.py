@@ -23,7 +23,7 @@ options = st.fixed_dictionaries(
 
 
 @settings(max_examples=20)
-@given(st.sampled_from(["glyphs", "toy1d"]), st.lists(st.integers(0, 60), min_size=1, max_size=12))
+@given(st.sampled_from(data.unlimited()), st.lists(st.integers(0, 60), min_size=1, max_size=12))
 def test_an_event_is_the_same_in_any_company(name, indices):
     alone, together = data.fresh(name, KEY, indices), data.fresh(name, KEY, range(61))
     assert torch.equal(alone.x, together.x[indices])

@@ -47,7 +47,7 @@ def test_toy1d_draws_what_its_own_uniform_says():
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_toy2d_is_centred_and_of_unit_size(kind):
-    x = data.load("toy2d", "train", kind=kind, n=20_000).x
+    x = data.load("toy2d", "train", kind=kind, n=6_000).x
     assert x.mean(0).abs().max() < 0.05
     assert (x.std(0) - 1).abs().max() < 0.08
 
@@ -55,7 +55,7 @@ def test_toy2d_is_centred_and_of_unit_size(kind):
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_toy2d_is_not_gaussian(kind):
     """No law of the same covariance has more entropy than a Gaussian; these have much less."""
-    found = data.load("toy2d", "train", kind=kind, n=20_000)
+    found = data.load("toy2d", "train", kind=kind, n=6_000)
     cells = torch.histogramdd(found.x, bins=[40, 40], range=[-3.0, 3.0] * 2).hist / len(found)
     entropy = -(cells[cells > 0] * cells[cells > 0].log()).sum() + np.log(6 / 40) * 2
     gaussian = 0.5 * torch.logdet(2 * torch.pi * torch.e * torch.cov(found.x.T))
@@ -68,3 +68,32 @@ def test_toy2d_parts_are_parts():
     square = (found.x / 0.75**0.5 + 2).floor().long()
     assert (square.sum(1) % 2 == 0).all()
     assert len(set(zip(found.y.tolist(), map(tuple, square.tolist()), strict=True))) == 8
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_toy2d_on_a_grid_is_the_same_point_in_a_cell(kind):
+    """Each coordinate lies in the cell whose number it becomes, unless it is outside the grid."""
+    points = data.load("toy2d", "train", kind=kind, n=2000).x.double()
+    cells = data.load("toy2d", "train", kind=kind, n=2000, levels=64).x.flatten(1)
+    left = 7 * cells / 64 - 3.5
+    inside = points.abs() < 3.5
+    assert inside.float().mean() > 0.99
+    assert (((points - left) > -1e-6) & (points - left < 7 / 64 + 1e-6))[inside].all()
+    assert (cells[points >= 3.5] == 63).all()
+    assert (cells[points < -3.5] == 0).all()
+
+
+def test_toy2d_beyond_the_grid_goes_to_its_edge(monkeypatch):
+    def far(part, along, off):
+        return np.array([[4.0, -9.0], [3.5, -3.5], [0.0, 3.49]]), np.zeros(3)
+
+    monkeypatch.setitem(KINDS, "moons", far)
+    assert data.load("toy2d", "train", n=3, levels=64).x.flatten(1).tolist() == [[63, 0], [63, 0], [32, 63]]
+
+
+def test_toy2d_noise_is_normal():
+    """A clump of the eight Gaussians has their spread, in every direction, and no more far points."""
+    found = data.load("toy2d", "train", kind="eight_gaussians", n=6_000)
+    off = (found.x - 1.4 * torch.tensor([1.0, 0.0]))[found.y == 0] / 0.12
+    assert (torch.cov(off.T) - torch.eye(2)).abs().max() < 0.1
+    assert (off.norm(dim=1) < 1).float().mean() == pytest.approx(1 - np.exp(-0.5), abs=0.04)
