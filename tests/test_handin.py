@@ -15,6 +15,8 @@ from dulcourse.autoregressive import orders
 from dulcourse.autoregressive.base import AutoregressiveModel
 from dulcourse.autoregressive.histogram import Histogram
 from dulcourse.errors import UsageError
+from dulcourse.flows.base import Flow, Transform
+from dulcourse.latent.base import LatentModel
 from dulcourse.referee.public import find
 
 SHAPE = (1, 2, 2)
@@ -166,6 +168,85 @@ def test_tied_weights_are_saved_and_stay_tied():
     model = hand_in(Tied)
     assert model.twin is model.weight
     assert set(load_file("handin/m.safetensors")) >= {"twin", "weight"}
+
+
+class Scale(Transform):
+    """z = x / s, with s learned or set by the first batch it ever sees."""
+
+    def __init__(self, first_batch=False):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.done = not first_batch
+
+    def forward(self, x):
+        if not self.done:
+            self.log_scale.data, self.done = x.std().log(), True
+        return x * torch.exp(-self.log_scale), -4 * self.log_scale.expand(len(x))
+
+    def inverse(self, z):
+        return z * torch.exp(self.log_scale), 4 * self.log_scale.expand(len(z))
+
+
+class Coder(LatentModel):
+    def __init__(self):
+        super().__init__(SHAPE, 3, 2)
+        self.weight = nn.Parameter(torch.zeros(4, 4))
+
+    def encode(self, x):
+        return (x.flatten(1).float() @ self.weight).chunk(2, dim=1)
+
+    def decode(self, z):
+        return (z @ self.weight[:2]).view(-1, 1, *SHAPE) * torch.arange(3).view(1, 3, 1, 1, 1)
+
+
+class Conditional(Linear):
+    def __init__(self):
+        super().__init__()
+        self.classes = 2
+
+    def logits(self, x, y=None):
+        return super().logits(x) + y.view(-1, 1, 1, 1, 1) * torch.arange(3).view(1, 3, 1, 1, 1)
+
+
+def some_scale(model):
+    model.transform.log_scale.data.fill_(0.3)
+
+
+@pytest.mark.parametrize(
+    ("build", "train", "more"),
+    [
+        (lambda: Flow(Scale(), SHAPE, 3), some_scale, {}),
+        (Coder, randomise, {}),
+        (Conditional, randomise, {"labels": torch.tensor([0, 1, 1])}),
+    ],
+    ids=["flow", "latent", "conditional"],
+)
+def test_models_of_every_family_are_handed_in_and_replayed(build, train, more):
+    first = handin.trained("m", build, train, example=EXAMPLE, **more)
+    handin.registry.clear()
+    handin.begin("hw", mode="replay", folder="handin")
+    again = handin.trained("m", build, lambda model: pytest.fail("trains"), example=EXAMPLE, **more)
+    for ours, theirs in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_flow_that_forgets_that_it_was_initialised_is_found():
+    def train(model):
+        model(EXAMPLE + 0.5)
+        some_scale(model)
+
+    with pytest.raises(UsageError, match=r"'m' answers differently once saved and reloaded \(z differ"):
+        handin.trained("m", lambda: Flow(Scale(first_batch=True), SHAPE, 3), train, example=EXAMPLE)
+
+
+def test_a_flow_without_its_inverse_is_not_solved_yet(capsys):
+    class Forward(Scale):
+        def inverse(self, z):
+            raise NotImplementedError
+
+    assert handin.trained("m", lambda: Flow(Forward(), SHAPE, 3), some_scale, example=EXAMPLE) is None
+    assert "'m' is not solved yet" in capsys.readouterr().out
+    assert list(Path("handin").iterdir()) == []
 
 
 class Extra(Linear):
