@@ -54,7 +54,7 @@ def test_elbo_and_log_weight_have_the_same_expectation(smooth, normal_nodes, eve
 
 
 def test_the_two_are_not_the_same_number(smooth, generator):
-    x = torch.zeros(3, 1, 1, 2, dtype=torch.int64)
+    x = torch.tensor([[0, 1], [2, 0], [1, 1]]).view(3, 1, 1, 2)
     noise = smooth.noise(3, generator)
     q = smooth.proposal(x)
     z = q.from_noise(noise)
