@@ -20,7 +20,7 @@ GRADES := _build/grades
 LIBRARY := $(shell find dulcourse -name '*.py')
 BOOK := _config.yml _toc.yml $(shell find book -type f -not -path '*/.*' -not -name '*.pyc')
 
-.PHONY: all help setup wall release book grade test lint bench dist clean
+.PHONY: all help setup wall release book grade test lint mutants bench dist clean
 all: release book grade
 	@echo
 	echo "The book:    $(CURDIR)/_build/html/index.html"
@@ -29,6 +29,7 @@ all: release book grade
 help:
 	@echo "make          set up, release the homework, render the book, grade the example class"
 	echo "make test     set up, lint, run every test"
+	echo "make mutants  put bugs into copies of the source, one at a time: a test must notice each (long)"
 	echo "make book     render the book into _build/html"
 	echo "make grade    grade the example class into $(GRADES)"
 	echo "make release  build the students' notebooks from solutions/"
@@ -88,6 +89,9 @@ lint: $(VENV)/.installed
 
 test: $(VENV)/.installed wall lint release book
 	@DULCOURSE_CLASS_OUT=$(CURDIR)/$(GRADES) $(BIN)/python -m pytest
+
+mutants: $(VENV)/.installed
+	@$(BIN)/python -m tests.mutants --jobs $(SLOTS)
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.digits

@@ -1,28 +1,18 @@
 """Take each of the referee's rules out of a copy of the source, one at a time, and see its test fail.
 
-    python tests/referee/rule_mutants.py
+    python -m tests.referee.rule_mutants
 
 prints a table: rule, file, what was taken out, and the tests that noticed. Exit status 1 if none did.
 """
 
-import json
-import os
-import shutil
 import sys
 import tempfile
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-# What every copy needs and none changes is imported here, once (pytest plugins must not be).
-import beartype  # noqa: F401
-import matplotlib.ft2font  # noqa: F401
-import pydantic  # noqa: F401
-import pytest
-import safetensors.torch  # noqa: F401
+from tests.mutants import harness
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("dulcourse", "autograder", "tests")
+RULES = "tests/referee/test_rules.py"
 
 
 @dataclass(frozen=True)
@@ -34,6 +24,10 @@ class Mutant:
     file: str
     old: str
     new: str
+
+    def of_the_harness(self) -> harness.Mutant:
+        """To be noticed by a test of its own rule."""
+        return harness.Mutant(self.what, self.file, self.old, self.new, RULES, only=f"rule_{self.rule}_")
 
 
 REFEREE = "dulcourse/referee/"
@@ -155,68 +149,18 @@ MUTANTS = (
 
 def noticed_by(mutant: Mutant | None) -> list[str]:
     """The tests of the mutant's rule (of all rules for None) that fail in a copy of the course."""
-    with tempfile.TemporaryDirectory() as name:
-        copy = Path(name)
-        for package in PACKAGES:
-            shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", copy)
-        if mutant is not None:
-            _patch(copy / mutant.file, mutant)
-        return _failing(copy, "rule_" if mutant is None else f"rule_{mutant.rule}_")
-
-
-def _patch(path: Path, mutant: Mutant) -> None:
-    source = path.read_text()
-    if source.count(mutant.old) != 1:
-        raise LookupError(f"{mutant.file} has {mutant.old!r} {source.count(mutant.old)} times, expected once")
-    path.write_text(source.replace(mutant.old, mutant.new))
-
-
-class _Failures:
-    """A pytest plugin that remembers which tests failed."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            self.names.append(report.nodeid.split("::")[1])
-
-
-def _failing(copy: Path, only: str) -> list[str]:
-    """Run the copy's tests in a fork of this process, which has imported torch and the like already."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 2
-        try:
-            os.close(reader)
-            failures = _Failures()
-            status = int(_pytest_in(copy, only, failures))
-            os.write(writer, json.dumps(failures.names).encode())
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    os.close(writer)
-    with os.fdopen(reader) as told:
-        names = told.read()
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status not in (0, 1):  # neither all passed nor some failed: the tests did not run
-        raise RuntimeError(f"pytest ended with status {status} in the copy")
-    return json.loads(names)
-
-
-def _pytest_in(copy: Path, only: str, failures: _Failures) -> int:
-    os.chdir(copy)
-    sys.path[:] = [str(copy), *(entry for entry in sys.path if Path(entry).resolve() != ROOT)]
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    options = ["-p", "no:cacheprovider", "-k", only]
-    return pytest.main([*options, "tests/referee/test_rules.py"], plugins=[failures])
+    with tempfile.TemporaryDirectory() as folder:
+        copy = harness.copied(Path(folder))
+        if mutant is None:
+            return harness.failing(copy, [RULES], "rule_", all_of_them=True)
+        bug = mutant.of_the_harness()
+        with harness.patched(copy, bug):
+            return harness.failing(copy, bug.nodes, bug.only, all_of_them=True)
 
 
 def main() -> int:
     """Print the table; 0 when the untouched source passes and every mutant is noticed."""
+    harness.warm_up()
     good = True
     for mutant in (None, *MUTANTS):
         tests = noticed_by(mutant)
@@ -228,5 +172,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this folder, which is no place to import from
     sys.exit(main())

@@ -8,7 +8,7 @@ import pytest
 
 from tests.referee.rule_mutants import MUTANTS
 
-SCRIPT = Path(__file__).with_name("rule_mutants.py")
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_rule_has_a_mutant():
@@ -18,7 +18,8 @@ def test_every_rule_has_a_mutant():
 @pytest.mark.slow
 def test_a_rule_taken_out_is_noticed():
     """In a process of its own: it imports the library once for every mutant."""
-    run = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, timeout=600)
+    command = [sys.executable, "-m", "tests.referee.rule_mutants"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     rows = [line.split(" | ") for line in run.stdout.splitlines()]
     assert run.returncode == 0, run.stdout + run.stderr
     assert [row[2] for row in rows] == ["nothing taken out", *(mutant.what for mutant in MUTANTS)]
