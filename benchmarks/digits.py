@@ -13,7 +13,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -24,7 +24,7 @@ import torch
 
 import dulcourse
 from benchmarks.rows import autoregressive, flows, latent
-from benchmarks.rows.row import Row
+from benchmarks.rows.row import Bound, Row
 from dulcourse.data import load
 from dulcourse.training import evaluate
 
@@ -43,13 +43,18 @@ LIBRARY = library_hash()  # of the sources as they are when they are imported
 ROWS = autoregressive.ROWS | flows.ROWS | latent.ROWS
 
 
-def measure(row: Row, seed: int, seconds: float) -> dict[str, float]:
+def measure(row: Row, seed: int, seconds: float) -> dict:
     """Train on one split, look at its test set once, and time the sampler."""
     train, validation, test = (load("digits", split, seed=seed) for split in ("train", "validation", "test"))
     generator = torch.Generator().manual_seed(seed)
     model, history = row.train(train, validation, generator, seconds)
     result = {"seed": seed, "test": evaluate(model, test, loss=row.loss)}
     result["validation"] = evaluate(model, validation, loss=row.loss)
+    if row.also:
+        result["also"] = {
+            name: evaluate(model, test, loss=bound.loss, batch_size=bound.batch_size)
+            for name, bound in row.also.items()
+        }
     result["sampled_per_second"] = _rate(lambda: model.sample(256, generator=generator), 256)
     if history is not None:
         result |= {"steps": history.step[-1], "best_step": history.step[history.best]}
@@ -76,19 +81,26 @@ def table(results: dict[str, dict]) -> str:
         "| model | test bits/dim | spread over splits | peer | difference ± 2 SE | target | sampled/s |",
         "|---|---|---|---|---|---|---|",
     ]
-    return "\n".join(
-        [*lines, *(_line(name, ROWS[name], results[name]) for name in ROWS if name in results), ""]
-    )
+    for name in ROWS:
+        if name in results:
+            lines += _lines(name, ROWS[name], results[name]["splits"])
+    return "\n".join([*lines, ""])
 
 
-def _line(name: str, row: Row, result: dict) -> str:
-    bits = [split["test"] for split in result["splits"]]
+def _lines(name: str, row: Row, splits: list[dict]) -> Iterator[str]:
+    """A row's own line, and one for each other bound of the same models."""
+    rate = statistics.median(split["sampled_per_second"] for split in splits)
+    yield _line(name, row, [split["test"] for split in splits], rate)
+    for other, bound in row.also.items():
+        yield _line(other, bound, [split["also"][other] for split in splits], rate)
+
+
+def _line(name: str, row: Row | Bound, bits: list[float], rate: float) -> str:
     mean, spread = statistics.mean(bits), statistics.stdev(bits) if len(bits) > 1 else math.nan
     error = 2 * spread / math.sqrt(len(bits))
     peer = "–" if row.peer_bits is None else f"{row.peer} {row.peer_bits:.3f}"
     difference = "–" if row.peer_bits is None else f"{mean - row.peer_bits:+.3f} ± {error:.3f}"
     target = "–" if row.target is None else f"≤ {row.target}"
-    rate = statistics.median(split["sampled_per_second"] for split in result["splits"])
     return f"| {name} | {mean:.3f} | {spread:.3f} | {peer} | {difference} | {target} | {rate:,.0f} |"
 
 

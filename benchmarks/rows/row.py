@@ -1,8 +1,8 @@
 """What a row of the digits table is, and the two ways to train one."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -11,10 +11,21 @@ from dulcourse.autoregressive.histogram import Histogram
 from dulcourse.data.dataset import Dataset
 from dulcourse.training import History, Loss, fit
 
-__all__ = ["LEVELS", "SHAPE", "Row", "by_counting", "by_gradient"]
+__all__ = ["LEVELS", "SHAPE", "Bound", "Row", "by_counting", "by_gradient"]
 
 SHAPE, LEVELS = (1, 8, 8), 17
 Train = Callable[[Dataset, Dataset, torch.Generator, float], tuple[nn.Module, History | None]]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Another bound of the same trained model: a line of the table, but no training of its own."""
+
+    loss: Loss
+    peer: str = ""
+    peer_bits: float | None = None
+    target: float | None = None
+    batch_size: int = 16  # of the evaluation, each image with many draws
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,7 @@ class Row:
     peer_bits: float | None = None
     target: float | None = None
     loss: Loss | None = None  # bounds: what is evaluated in place of −log p(x)
+    also: Mapping[str, Bound] = field(default_factory=dict)
 
 
 def by_gradient(build: Callable[[torch.Generator], nn.Module], **options) -> Train:
