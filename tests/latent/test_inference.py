@@ -54,3 +54,12 @@ def test_the_model_is_left_alone(generator):
     assert model.training
     assert not q.mean.requires_grad
     assert isinstance(model, LatentModel)
+
+
+def test_dropout_is_off_while_it_searches(generator):
+    model = VAE((1, 4, 4), 3, 2, hidden=8, dropout=0.5, generator=generator)
+    x, found = images(model, generator), []
+    for mode in (True, False):
+        g = torch.Generator().manual_seed(1)
+        found.append(refine(model.train(mode), x, generator=g, steps=3))
+    assert torch.equal(found[0].mean, found[1].mean)

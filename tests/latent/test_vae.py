@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dulcourse.cosines import basis
 from dulcourse.data.dataset import Dataset
 from dulcourse.errors import UsageError
 from dulcourse.latent.base import LatentModel, negative_elbo
@@ -78,6 +79,24 @@ def test_every_symbol_is_encoded_and_every_latent_decoded(float64, generator):
             other = z.clone()
             other[:, j] += 1
             assert (model.decode(other) != model.decode(z)).any(0).all()
+
+
+def test_cosines_are_those_of_the_level(float64, generator):
+    """Output f of a symbol is the weight of the f-th cosine of its levels, channel by channel."""
+    model = VAE((2, 3, 3), 6, 2, hidden=8, cosines=3, generator=generator)
+    z = torch.randn(4, 2, generator=generator)
+    outputs = model.decoder(z).view(4, 3, 2, 3, 3)
+    expected = sum(outputs[:, f].unsqueeze(1) * basis(6, 3)[f].view(1, 6, 1, 1, 1) for f in range(3))
+    torch.testing.assert_close(model.decode(z), expected)
+
+
+def test_the_second_half_of_the_encoder_is_the_log_std(float64, generator):
+    for model in models((1, 4, 4), 3, 2, generator):
+        x = torch.randint(3, (5, 1, 4, 4), generator=generator)
+        mean, log_std = model.encode(x)
+        outputs = model.encoder(x.double() - 1)  # levels 0, 1, 2 are -1, 0, 1 inside
+        torch.testing.assert_close(mean, outputs[:, :2])
+        torch.testing.assert_close(log_std, bounded(outputs[:, 2:]))
 
 
 def test_smooth_levels_leave_every_softmax_within_reach(float64, generator):
