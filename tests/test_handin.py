@@ -409,6 +409,9 @@ def histogram_entry():
         "shape": [1, 1, 1],
         "levels": 100,
         "order": None,
+        "family": "autoregressive",
+        "latents": None,
+        "classes": None,
     }
     return facts | {"seed": 5, "images": 64, "reference_bits": bits.tolist(), "full": 0.02, "none": 0.5}
 

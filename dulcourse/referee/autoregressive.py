@@ -148,6 +148,7 @@ def score(
         reason=sent.reason,
         positions=positions,
         control=control,
+        parts={} if labels is None else {"label": side / dims},
     )
 
 

@@ -35,7 +35,7 @@ from dulcourse.referee.precision import home, precisely
 from dulcourse.referee.respondent import Malformed, Respondent, Spec
 from dulcourse.referee.score import Score, check_images, given_reference, summary
 
-__all__ = ["SIGMA", "Asked", "ask_first", "freeze", "reference_charges", "score"]
+__all__ = ["SIGMA", "Asked", "ask_first", "dequantisation", "freeze", "reference_charges", "score"]
 
 Images = Int64[np.ndarray, "n C H W"]
 
@@ -64,6 +64,13 @@ def freeze(checkpoint: bytes, shape: tuple[int, int, int], levels: int) -> Froze
     return Frozen(tuple(shape), levels, sha_of(checkpoint))
 
 
+def dequantisation(
+    shape: tuple[int, int, int, int], generator: np.random.Generator
+) -> Float64[np.ndarray, "n C H W"]:
+    """u, uniform on the multiples of 2⁻³² in [0, 1)."""
+    return generator.integers(FINE, size=shape) / FINE
+
+
 def ask_first(
     respondent: Respondent, name: str, frozen: Frozen, images: Images, *, generator: np.random.Generator
 ) -> Asked:
@@ -73,7 +80,7 @@ def ask_first(
     """
     check_images("images", images, frozen.shape, frozen.levels)
     n, dims = len(images), frozen.dims
-    u = generator.integers(FINE, size=images.shape) / FINE
+    u = dequantisation(images.shape, generator)
     order = generator.permutation(n)
 
     def specs(k: int) -> dict[str, Spec]:
@@ -85,7 +92,7 @@ def ask_first(
         answer = bitsback.ask_in_pieces(respondent, f"{name}.forward", sent, specs, dims * (dims + 2))
     except Malformed as error:
         none = np.zeros((n, dims))
-        return Asked(u, none, np.zeros((n, dims, dims)), np.zeros(n), n, str(error), lost=True)
+        return Asked(u, none, np.tile(np.eye(dims), (n, 1, 1)), np.zeros(n), n, str(error), lost=True)
     back = np.argsort(order)
     return _made_safe(u, answer["z"][back], answer["jacobian"][back], answer["log_det"][back])
 
@@ -151,7 +158,7 @@ def score(
         bits,
         failures=failures + bad,
         reason=reason or (f"{bad} answers of inverse held numbers that are not finite" if bad else ""),
-        parts=_parts(-log_prior, log_p - log_q, dims),
+        parts={} if lost else _parts(-log_prior, log_p - log_q, found - y),
     )
 
 
@@ -194,8 +201,10 @@ def reference_charges(reference: Flow, y: Float64[np.ndarray, "n C H W"]) -> Flo
     return -precisely(reference, nats).double().cpu().numpy() / math.log(2)
 
 
-def _parts(prior: np.ndarray, log_det: np.ndarray, dims: int) -> dict[str, float]:
-    """Bits/dim of z under the prior, and the log-determinant that the round trip amounts to."""
+def _parts(prior: np.ndarray, log_det: np.ndarray, miss: np.ndarray) -> dict[str, float]:
+    """Bits/dim of z under the prior, the log-determinant that the round trip amounts to, and ŷ − y in σ."""
+    bits = miss[0].size * math.log(2)
     with np.errstate(over="ignore", invalid="ignore"):
-        means = {"prior": prior.mean(), "log_det": log_det.mean()}
-    return {key: float(value) / (dims * math.log(2)) for key, value in means.items() if np.isfinite(value)}
+        far = np.sqrt((miss.reshape(len(miss), -1) ** 2).mean(axis=1)) / SIGMA
+        means = {"prior": prior.mean() / bits, "log_det": log_det.mean() / bits, "round_trip": np.median(far)}
+    return {key: float(value) for key, value in means.items() if np.isfinite(value)}

@@ -23,7 +23,7 @@ from dulcourse.referee.frozen import FrozenLatents, buffers_of, sha_of
 from dulcourse.referee.respondent import LocalRespondent, Malformed, Respondent, Spec
 from dulcourse.referee.score import Score, check_images, given_reference, summary
 
-__all__ = ["Asked", "ask_first", "freeze", "reference_charges", "score"]
+__all__ = ["Asked", "ask_first", "charge", "freeze", "reference_charges", "score"]
 
 Images = Int64[np.ndarray, "n C H W"]
 Latents = Float64[np.ndarray, "n latents"]
@@ -90,7 +90,7 @@ def _made_safe(mean: np.ndarray, log_std: np.ndarray) -> Asked:
 
 
 @dataclass(frozen=True, eq=False)
-class _Charged:
+class Charged:
     """What each image costs, in bits, and of what it is made."""
 
     kl: Float64[np.ndarray, " n"]
@@ -122,10 +122,10 @@ def score(
     try:
         if asked.lost:
             raise Malformed(asked.reason)
-        charged = _charge(respondent, name, frozen, asked, images, noise, order)
+        charged = charge(respondent, name, frozen, asked, images, noise, order)
         lost = False
     except Malformed as error:
-        charged, lost, failures, reason = _Charged(np.zeros(n), np.zeros(n), 0), True, n, str(error)
+        charged, lost, failures, reason = Charged(np.zeros(n), np.zeros(n), 0), True, n, str(error)
     bits = capped(charged.kl + charged.reconstruction, np.full(n, lost), dims, frozen.levels)
     spoiled = f"{charged.malformed} answers of decode held numbers that are not finite"
     theirs = given_reference(reference_bits, n)
@@ -144,14 +144,14 @@ def score(
     )
 
 
-def _charge(respondent, name, frozen: FrozenLatents, asked: Asked, images, noise, order) -> _Charged:
+def charge(respondent, name, frozen: FrozenLatents, asked: Asked, images, noise, order) -> Charged:
     """Draw z, ask B, and add up; raises `Malformed`."""
     z = bitsback.on_grid(asked.mean + np.exp(asked.log_std) * noise)
     # From the noise that was drawn, never from z.
     log_q = bitsback.log_normal(noise) - asked.log_std.sum(axis=1)
     log_p = _decoded(respondent, name, frozen, z, order)
     reconstruction = charges(log_p, images.reshape(-1), frozen.levels).reshape(len(images), -1).sum(axis=1)
-    return _Charged(
+    return Charged(
         (log_q - bitsback.log_normal(z)) / math.log(2), reconstruction, int(malformed(log_p).sum())
     )
 
@@ -185,7 +185,7 @@ def reference_charges(
     party = LocalRespondent({"reference": _Entry(reference)})
     frozen = FrozenLatents(tuple(images.shape[1:]), reference.levels, "", reference.latents)
     asked = ask_first(party, "reference", frozen, images, generator=generator)
-    charged = _charge(party, "reference", frozen, asked, images, noise, np.arange(len(images)))
+    charged = charge(party, "reference", frozen, asked, images, noise, np.arange(len(images)))
     return charged.kl + charged.reconstruction
 
 

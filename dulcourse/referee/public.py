@@ -6,27 +6,34 @@ is of record.
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
+from torch import nn
 
 from dulcourse import data
 from dulcourse.errors import UsageError, unknown
 from dulcourse.randomness import generator
-from dulcourse.referee import diagnosis
-from dulcourse.referee.autoregressive import freeze, score
+from dulcourse.referee import autoregressive, diagnosis, flow, latent
 from dulcourse.referee.edges import share
-from dulcourse.referee.frozen import FrozenOrder
+from dulcourse.referee.frozen import Frozen
 from dulcourse.referee.probe import compare
 from dulcourse.referee.respondent import Malformed, Respondent
 from dulcourse.referee.sampler import sampler_test
+from dulcourse.referee.score import Score
 
-__all__ = ["Finding", "examine", "find", "pending"]
+__all__ = ["Finding", "examine", "find", "pending", "reference_bits"]
 
 KEY = b"dulcourse: public check"
-ROWS = 1 << 14  # conditionals that a check asks about: seconds, not minutes
+ROWS = 1 << 14  # symbols that a check asks about: seconds, not minutes
+TWO_PARTIES = (
+    "Here one process saw the images and then was asked about z; the grader ends it in between and asks a "
+    "second one, which loads the saved weights and never sees an image."
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Finding:
 
     good: bool
     words: list[str]
-    frozen: FrozenOrder | None = field(default=None, repr=False)
+    frozen: Frozen | None = field(default=None, repr=False)
     matrix: np.ndarray | None = field(default=None, repr=False)
 
 
@@ -119,57 +126,105 @@ def _array(value: dict[str, Any]) -> np.ndarray:
     return np.array(value["data"], value["dtype"]).reshape(value["shape"])
 
 
-def _frozen(entry: dict[str, Any], checkpoints: dict[str, bytes]) -> FrozenOrder:
-    name = entry["name"]
+def reference_bits(entry: dict[str, Any], reference: nn.Module) -> Float64[np.ndarray, " n"]:
+    """What a reference needs for each of the public images of a model's entry, bits/dim, under the same
+    draws as a check makes: `"reference_bits"` in public.json.
+    """
+    x, labels = _load(entry, "test", entry["seed"], entry["images"])
+    name, family, dims = entry["name"], entry["family"], x[0].size
+    if family == "flow":
+        y = x + flow.dequantisation(x.shape, generator(KEY, "ask", name))
+        return flow.reference_charges(reference, y) / dims
+    if family == "latent":
+        draws = generator(KEY, "score", name)
+        noise = None
+        if reference.latents == entry["latents"]:
+            noise = draws.standard_normal((len(x), entry["latents"]))
+        return latent.reference_charges(reference, x, draws, noise) / dims
+    label = math.log2(entry["classes"]) if entry["classes"] else 0.0
+    return (autoregressive.reference_charges(reference, x, labels).sum(axis=1) + label) / dims
+
+
+def _frozen(entry: dict[str, Any], checkpoints: dict[str, bytes]) -> Frozen:
+    name, shape, levels = entry["name"], tuple(entry["shape"]), entry["levels"]
     if name not in checkpoints:
         raise Malformed(f"{name}: not handed in yet; handin.trained({name!r}, …) does it.")
+    if entry["family"] == "flow":
+        return flow.freeze(checkpoints[name], shape, levels)
+    if entry["family"] == "latent":
+        return latent.freeze(checkpoints[name], shape, levels, entry["latents"])
     order = None if entry["order"] is None else np.array(entry["order"])
-    return freeze(checkpoints[name], tuple(entry["shape"]), entry["levels"], order)
+    return autoregressive.freeze(checkpoints[name], shape, levels, order)
 
 
-def _load(entry: dict[str, Any], split: str, seed: int, n: int) -> np.ndarray:
+def _load(entry: dict[str, Any], split: str, seed: int, n: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images, and their labels for a class-conditional model."""
     options = dict(entry["options"])
     if entry["data"] in data.unlimited():
         options["n"] = n
-    return data.load(entry["data"], split, seed=seed, **options).x.numpy()
+    found = data.load(entry["data"], split, seed=seed, **options)
+    return found.x[:n].numpy(), found.y[:n].numpy() if entry["classes"] else None
 
 
 def _model(
     entry: dict[str, Any], respondent: Respondent, checkpoints: dict[str, bytes], claimed: float | None
 ) -> Finding:
-    """All positions of some public images, blind, against what the reference needs for them."""
+    """Some public images, blind, against what the reference needs for them."""
     try:
         frozen = _frozen(entry, checkpoints)
     except Malformed as error:
         return Finding(False, [str(error)])
-    name, draws = entry["name"], generator(KEY, "score", entry["name"])
-    images = _load(entry, "test", entry["seed"], entry["images"])[: max(2, ROWS // frozen.dims)]
-    found = score(
-        respondent,
-        name,
-        frozen,
-        images,
-        decoys=_load(entry, "train", 0, 1024),
-        generator=draws,
-        reference_bits=np.array(entry["reference_bits"])[: len(images)],
-        positions="all",
-    )
+    x, labels = _load(entry, "test", entry["seed"], entry["images"])
+    few = max(2, ROWS // frozen.dims)
+    x, labels = x[:few], None if labels is None else labels[:few]
+    found, asked = _score(entry, frozen, respondent, x, labels)
     earned = share(found, full=entry["full"], none=entry["none"])
     words = [
-        f"{name}: {found.bits_per_dim:.4f} bits/dim on {found.images} public images, the reference "
+        f"{entry['name']}: {found.bits_per_dim:.4f} bits/dim on {found.images} public images, the reference "
         f"{found.reference_bits_per_dim:.4f}: {found.difference:+.4f} ± "
         f"{found.difference_standard_error:.4f}. All points up to {entry['full']:+.4f}, none from "
         f"{entry['none']:+.4f}: about {earned:.0%} of them."
     ]
-    matrix, own = None, None
-    try:
-        if frozen.dims > 1:
-            matrix = diagnosis.dependency(respondent, name, frozen, images[:2], draws)
-        own = diagnosis.own_bits_per_dim(respondent, name, images)
-    except Malformed as error:
-        words.append(str(error))
-    words += diagnosis.explain(found, frozen=frozen, claimed=claimed, own=own, matrix=matrix)
-    return Finding(earned == 1.0, words, frozen, matrix)
+    if asked is not None:
+        words.append(TWO_PARTIES)
+    why = diagnosis.diagnose(
+        respondent,
+        entry["name"],
+        frozen,
+        found,
+        x,
+        generator=generator(KEY, "diagnosis", entry["name"]),
+        asked=asked,
+        base=x[:2],
+        labels=labels,
+        claimed=claimed,
+    )
+    return Finding(earned == 1.0, words + why.words, frozen, why.matrix)
+
+
+def _score(
+    entry: dict[str, Any], frozen: Frozen, respondent: Respondent, x: np.ndarray, labels: np.ndarray | None
+) -> tuple[Score, flow.Asked | latent.Asked | None]:
+    """The score under public draws, and what a first party declared where there are two."""
+    name, draws = entry["name"], generator(KEY, "score", entry["name"])
+    known = np.array(entry["reference_bits"])[: len(x)]
+    if entry["family"] == "autoregressive":
+        found = autoregressive.score(
+            respondent,
+            name,
+            frozen,
+            x,
+            decoys=_load(entry, "train", 0, 1024)[0],
+            generator=draws,
+            reference_bits=known,
+            positions="all",
+            labels=labels,
+            classes=entry["classes"],
+        )
+        return found, None
+    family = {"flow": flow, "latent": latent}[entry["family"]]
+    asked = family.ask_first(respondent, name, frozen, x, generator=generator(KEY, "ask", name))
+    return family.score(respondent, name, frozen, asked, x, generator=draws, reference_bits=known), asked
 
 
 def _sampler(entry: dict[str, Any], n: int, respondent: Respondent, checkpoints: dict[str, bytes]) -> Finding:
@@ -177,14 +232,16 @@ def _sampler(entry: dict[str, Any], n: int, respondent: Respondent, checkpoints:
         frozen = _frozen(entry, checkpoints)
     except Malformed as error:
         return Finding(False, [str(error)])
+    honest, labels = _load(entry, "validation", 0, n)
     found = sampler_test(
         respondent,
         respondent,
         entry["name"],
         frozen,
-        n,
-        train=_load(entry, "train", 0, 4096),
-        honest=_load(entry, "validation", 0, n),
+        len(honest),
+        train=_load(entry, "train", 0, 4096)[0],
+        honest=honest,
         generator=generator(KEY, "sample", entry["name"]),
+        labels=labels,
     )
     return Finding(found.passed, [f"samples of {entry['name']}: {words}" for words in found.words])

@@ -94,7 +94,7 @@ def test_numbers_of_any_size_leave_no_warning():
 
 
 def test_many_inputs_are_perturbed_in_pieces(monkeypatch):
-    monkeypatch.setattr("dulcourse.referee.diagnosis.PIECE", 200)
+    monkeypatch.setattr("dulcourse.referee.diagnosis.matrix.PIECE", 200)
     matrix, _ = found(past(RANK))
     assert np.array_equal(matrix, past(RANK))
 

@@ -1,0 +1,114 @@
+"""What went wrong, in words and a matrix: computed after scoring, and worth no points.
+
+| module | what it holds |
+|---|---|
+| `matrix` | every output of an autoregressive model against every input |
+| `claims` | what a model and its notebook say of themselves |
+| `autoregressive`, `flow`, `latent` | the commonest mistakes of each family, named |
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from dulcourse.referee import flow as flows
+from dulcourse.referee import latent as latents
+from dulcourse.referee.diagnosis import autoregressive, flow, latent
+from dulcourse.referee.diagnosis.autoregressive import explain
+from dulcourse.referee.diagnosis.claims import own_bits_per_dim, own_log_prob, said, units
+from dulcourse.referee.diagnosis.matrix import Matrix, dependency, forbidden, missing
+from dulcourse.referee.frozen import Frozen, FrozenOrder
+from dulcourse.referee.respondent import Malformed, Respondent
+from dulcourse.referee.score import Score
+
+__all__ = [
+    "Diagnosis",
+    "dependency",
+    "diagnose",
+    "explain",
+    "forbidden",
+    "missing",
+    "own_bits_per_dim",
+    "said",
+    "units",
+]
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is found, in words; the model's own figure; what depends on what, for autoregressive models."""
+
+    words: list[str]
+    own_bits_per_dim: float | None = None
+    matrix: Matrix | None = field(default=None, repr=False)
+
+
+def diagnose(
+    respondent: Respondent,
+    name: str,
+    frozen: Frozen,
+    score: Score,
+    images: np.ndarray,
+    *,
+    generator: np.random.Generator,
+    asked: flows.Asked | latents.Asked | None = None,
+    base: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    claimed: float | None = None,
+) -> Diagnosis:
+    """Ask a model that has been scored on `images` what may explain its score. Answers may fail.
+
+    Arguments:
+        asked: what the first party declared (flows and latent-variable models).
+        base: training images that are perturbed (autoregressive models).
+        labels: of the images, where they were sent.
+        claimed: the bits/dim that the notebook said.
+    """
+    if isinstance(asked, flows.Asked):
+        return _flow(respondent, name, frozen, score, images, asked, claimed)
+    if isinstance(asked, latents.Asked):
+        return _latent(respondent, name, frozen, score, images, asked, claimed, generator)
+    return _autoregressive(respondent, name, frozen, score, images, base, labels, claimed, generator)
+
+
+def _autoregressive(
+    respondent, name, frozen: FrozenOrder, score, images, base, labels, claimed, generator
+) -> Diagnosis:
+    own = _unless_malformed(lambda: own_bits_per_dim(respondent, name, images, labels))
+    matrix = None
+    if frozen.dims > 1 and base is not None:
+        label = None if labels is None else int(labels[0])
+        matrix = _unless_malformed(lambda: dependency(respondent, name, frozen, base, generator, label=label))
+    words = autoregressive.explain(score, frozen=frozen, claimed=claimed, own=own, matrix=matrix)
+    return Diagnosis(words, own, matrix)
+
+
+def _flow(respondent, name, frozen, score, images, asked: flows.Asked, claimed) -> Diagnosis:
+    own = _unless_malformed(lambda: own_log_prob(respondent, name, images + asked.u))
+    words = flow.explain(score, frozen=frozen, asked=asked, claimed=claimed, own=own)
+    return Diagnosis(words, None if own is None else _bits(own, frozen))
+
+
+def _latent(respondent, name, frozen, score, images, asked: latents.Asked, claimed, generator) -> Diagnosis:
+    noise = generator.standard_normal((len(images), frozen.latents))
+    own = _unless_malformed(lambda: own_bits_per_dim(respondent, name, images, noise=noise))
+    scales = _unless_malformed(
+        lambda: latent.other_scales(respondent, name, frozen, asked, images, generator)
+    )
+    words = latent.explain(score, frozen=frozen, asked=asked, claimed=claimed, own=own, scales=scales)
+    return Diagnosis(words, own)
+
+
+def _bits(nats: np.ndarray, frozen: Frozen) -> float:
+    return float(-nats.mean() / (np.log(2) * frozen.dims))
+
+
+def _unless_malformed(answer: Callable[[], Answer]) -> Answer | None:
+    try:
+        return answer()
+    except Malformed:
+        return None

@@ -1,0 +1,124 @@
+"""Autoregressive models: leaks, blind spots, the order of sub-pixels, labels that are ignored."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from dulcourse.referee.diagnosis.claims import judged, tolerance, unusable
+from dulcourse.referee.diagnosis.matrix import Matrix, forbidden, missing, past
+from dulcourse.referee.frozen import FrozenOrder
+from dulcourse.referee.score import Score
+
+__all__ = ["explain"]
+
+
+def explain(
+    score: Score,
+    *,
+    frozen: FrozenOrder,
+    claimed: float | None = None,
+    own: float | None = None,
+    matrix: Matrix | None = None,
+) -> list[str]:
+    """What the figures say, most useful first: unusable answers, a leak, other units, a blind spot."""
+    label = score.parts.get("label", 0.0)
+    blind = replace(score, bits_per_dim=score.bits_per_dim - label)  # as log p(x | y) has it
+    words = unusable(score, "make logits(x) finite and of shape [batch, levels, C, H, W]")
+    leak = None if matrix is None else _leak(matrix, frozen)
+    words += [leak] if leak else []
+    if own is not None and not leak and abs(own - blind.bits_per_dim) > tolerance(score):
+        words.append(
+            f"the model's own log_prob says {own:.3f} bits/dim of images that cost {blind.bits_per_dim:.3f} "
+            "blind: log_prob and logits disagree; check that log_prob sums log softmax(logits) at the pixels."
+        )
+    if claimed is not None and not leak:
+        honest = blind.bits_per_dim if own is None else own
+        words.append(judged(claimed, blind, frozen.dims, frozen.levels, honest))
+    if matrix is not None and not leak:
+        words += _blind_spot(matrix, frozen)
+    return words + _labels(score, label)
+
+
+def _labels(score: Score, price: float) -> list[str]:
+    if score.label_gap is None:
+        return []
+    words = f"wrong labels cost {score.label_gap:+.3f} bits/dim"
+    if abs(score.label_gap) <= max(0.002, 2 * score.standard_error):
+        return [f"{words}: the labels are ignored; look at where y enters logits(x, y)."]
+    return [f"{words}, so the labels are used; the score holds {price:.3f} bits/dim for the label itself."]
+
+
+def _leak(matrix: Matrix, frozen: FrozenOrder) -> str | None:
+    pair = forbidden(matrix, frozen.order, frozen.group)
+    if pair is None:
+        return None
+    output, source = pair
+    words = f"output {_where(output, frozen)} sees input {_where(source, frozen)}, which it must predict"
+    words += " itself" if output == source else ", or what comes after it"
+    return f"a leak: {words}; {_leak_hint(matrix, frozen)}"
+
+
+def _leak_hint(matrix: Matrix, frozen: FrozenOrder) -> str:
+    D = frozen.dims
+    later = matrix & ~past(frozen.order, frozen.group)
+    if not (later & ~np.eye(D, dtype=bool)).any():
+        return (
+            "every output sees its own input and nothing later: one layer must be strict, compare > with >=."
+        )
+    if not (later & ~_same_pixel(frozen)).any():
+        return (
+            "no output sees a later pixel, but channels of its own: the channel order is not kept; within a "
+            "pixel, R sees none, G sees R, B sees R and G, in the first layer strictly."
+        )
+    if not np.array_equal(frozen.order, np.arange(D)):
+        if forbidden(matrix, np.argsort(frozen.order)) is None:
+            return "the masks follow `rank` (the inverse) where `order` is meant, or the reverse."
+        if forbidden(matrix, np.arange(D)) is None:
+            return "the masks follow the raster order, not the model's `order`."
+    if matrix.all():
+        return "every output sees every input: is any mask applied?"
+    return "look at the mask of the layer that first lets it through, in the model's own order."
+
+
+def _same_pixel(frozen: FrozenOrder) -> Matrix:
+    """Pairs of symbols that are channels of one pixel."""
+    pixel = np.arange(frozen.dims) % (frozen.shape[1] * frozen.shape[2])
+    return pixel[:, None] == pixel[None, :]
+
+
+def _where(index: int, frozen: FrozenOrder) -> str:
+    channels, height, width = frozen.shape
+    if height * width == 1:
+        return str(index)
+    channel, row, column = np.unravel_index(index, frozen.shape)
+    at = f"row {row}, column {column}" if channels == 1 else f"channel {channel}, row {row}, column {column}"
+    return f"{index} ({at})"
+
+
+def _blind_spot(matrix: Matrix, frozen: FrozenOrder) -> list[str]:
+    unseen = missing(matrix, frozen.order, frozen.group)
+    total = int(past(frozen.order, frozen.group).sum())
+    if not unseen:
+        return []
+    if len(unseen) == total:
+        return ["no output sees any input: every symbol is modelled as independent of the others."]
+    output, source = unseen[0]
+    return [
+        f"{len(unseen)} of {total} earlier inputs are not used; first, output {_where(output, frozen)} does "
+        f"not see input {_where(source, frozen)}. {_blind_hint(unseen, frozen)}"
+    ]
+
+
+def _blind_hint(unseen: list[tuple[int, int]], frozen: FrozenOrder) -> str:
+    outputs, inputs = (np.unravel_index(index, frozen.shape) for index in np.array(unseen).T)
+    if ((inputs[1] == outputs[1]) & (inputs[2] == outputs[2])).all():
+        return (
+            "All of them are earlier channels of the output's own pixel: the channel order; G may see R, and "
+            "B may see R and G, in every layer."
+        )
+    if ((inputs[1] < outputs[1]) & (inputs[2] > outputs[2])).all():
+        return (
+            "All of them lie above and to the right: the blind spot of stacked masked convolutions; a "
+            "vertical stack that feeds the horizontal one has none."
+        )
+    return "A regular pattern is a blind spot."

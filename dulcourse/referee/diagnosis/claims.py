@@ -1,0 +1,140 @@
+"""What a model and its notebook say of themselves, held against what was measured."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float64
+
+from dulcourse.referee.bitsback import ask_in_pieces
+from dulcourse.referee.respondent import Respondent, Spec, ask
+from dulcourse.referee.score import Score
+
+__all__ = ["judged", "own_bits_per_dim", "own_log_prob", "said", "tolerance", "units", "unusable"]
+
+
+def own_log_prob(
+    respondent: Respondent,
+    name: str,
+    x: np.ndarray,
+    *,
+    labels: np.ndarray | None = None,
+    noise: np.ndarray | None = None,
+) -> Float64[np.ndarray, " n"]:
+    """What the model's own `log_prob` makes of whole images, in nats. Ask only after they are scored.
+
+    x are images, with noise u in [0, 1) added for a flow; for a latent-variable model `noise` is ε, and the
+    answer its log-weight.
+    """
+    question = {"x": x} | {key: a for key, a in (("y", labels), ("noise", noise)) if a is not None}
+    specs = {"log_prob": lambda n: {"log_prob": Spec((n,))}}
+    return ask_in_pieces(respondent, f"{name}.log_prob", question, specs["log_prob"], x[0].size)["log_prob"]
+
+
+def own_bits_per_dim(
+    respondent: Respondent,
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    noise: np.ndarray | None = None,
+) -> float:
+    """`own_log_prob` in bits/dim."""
+    nats = own_log_prob(respondent, name, images, labels=labels, noise=noise)
+    return float(-nats.mean() / (math.log(2) * images[0].size))
+
+
+def said(respondent: Respondent, name: str) -> float | None:
+    """The bits/dim that the notebook claimed for a model; None if it made no claim."""
+    answer = ask(respondent, f"{name}.claim", {}, {"bits_per_dim": Spec((), finite=False)})
+    value = float(answer["bits_per_dim"])
+    return value if math.isfinite(value) else None
+
+
+def tolerance(score: Score) -> float:
+    """Bits/dim by which a figure for other images may differ from the score and still agree with it."""
+    return 0.02 + 4 * score.standard_error
+
+
+def unusable(score: Score, fix: str) -> list[str]:
+    """What to say of answers that could not be used."""
+    if not score.failures:
+        return []
+    return [f"{score.failures} answers could not be used and were charged in full ({score.reason}); {fix}."]
+
+
+def judged(
+    claimed: float, score: Score, dims: int, levels: int, honest: float, more: Mapping[str, float] = {}
+) -> str:
+    """A claim beside the score: the mistake that turns `honest` into it, or that they agree, or not."""
+    found = units(claimed, honest, dims, levels, tolerance(score), more)
+    return found or _agreement(claimed, score)
+
+
+def units(
+    claimed: float,
+    measured: float,
+    dims: int,
+    levels: int,
+    tolerance: float = 0.02,
+    more: Mapping[str, float] = {},
+) -> str | None:
+    """The mistake that turns `measured` bits/dim into `claimed`; None if they agree or none does.
+
+    `more` are the family's own mistakes: in words, and the figure that each leads to.
+    """
+    if abs(claimed - measured) <= tolerance:
+        return None
+    in_nats = {
+        f"{words}; and it is in nats, divide by ln 2": value * math.log(2) for words, value in more.items()
+    }
+    for candidates in (_mistakes(measured, dims, levels), more, in_nats):
+        words = _nearest(claimed, measured, candidates, tolerance)
+        if words:
+            return f"{claimed:.4g} bits/dim were claimed where the referee finds {measured:.4g}: {words}."
+    return None
+
+
+def _nearest(
+    claimed: float, measured: float, candidates: Mapping[str, float], tolerance: float
+) -> str | None:
+    """The candidate that explains the claim: near to it, and much nearer than what was measured."""
+    if not candidates:
+        return None
+    words, value = min(candidates.items(), key=lambda item: abs(item[1] - claimed) / abs(item[1] or 1))
+    near = abs(value - claimed) <= max(tolerance, 0.02) * max(1e-9, abs(value))
+    return words if near and abs(value - claimed) < abs(measured - claimed) / 4 else None
+
+
+def _mistakes(bits: float, dims: int, levels: int) -> dict[str, float]:
+    ln2 = math.log(2)
+    mistakes = {
+        "that is the figure in nats; divide by ln 2": bits * ln2,
+        "that is divided by ln 2 twice": bits / ln2,
+        "the sign is wrong: bits/dim is −log₂ p(x)/D": -bits,
+        "the sign is wrong, and it is in nats: bits/dim is −log₂ p(x)/D": -bits * ln2,
+        f"log₂ {levels} is missing: the density was scaled to [0, 1) and the levels forgotten": bits
+        - math.log2(levels),
+        f"log₂ {levels} was added twice": bits + math.log2(levels),
+    }
+    if dims > 1:
+        mistakes |= {
+            f"that is the sum over the {dims} dimensions, not their mean; divide by {dims}": bits * dims,
+            f"that is the sum over the {dims} dimensions, in nats; divide by {dims} · ln 2": bits
+            * dims
+            * ln2,
+            f"that is divided by the {dims} dimensions twice": bits / dims,
+            f"that is divided by the {dims} dimensions twice, and in nats": bits / dims * ln2,
+        }
+    return mistakes
+
+
+def _agreement(claimed: float, score: Score) -> str:
+    if abs(claimed - score.bits_per_dim) <= tolerance(score):
+        return f"the claim of {claimed:.3f} bits/dim agrees with the {score.bits_per_dim:.3f} measured."
+    words = (
+        f"{claimed:.3f} bits/dim were claimed, the referee measured {score.bits_per_dim:.3f} on new images"
+    )
+    if claimed < score.bits_per_dim:
+        return f"{words}: was the claim computed on training images, or the model overfitted?"
+    return f"{words}: was the claim computed before training ended, or in training mode?"
