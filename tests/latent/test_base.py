@@ -1,12 +1,16 @@
 """The base class, on a model for which every integral over z is a sum of eighty terms."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dulcourse
 from dulcourse.errors import UsageError
 from dulcourse.latent.base import (
     Amortised,
@@ -173,3 +177,16 @@ def test_a_model_without_networks_says_so():
         model.encode(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
     with pytest.raises(NotImplementedError, match=r"does not define decode\(z\)"):
         model.decode(torch.zeros(1, 1))
+
+
+def test_nothing_that_a_homework_withholds_is_needed():
+    """What students write of this lecture is missing behind the wall; all the rest imports without it."""
+    code = """if True:
+        import sys
+        names = ("bounds", "estimators", "gradients", "inference", "vae")
+        sys.modules |= dict.fromkeys(f"dulcourse.latent.{name}" for name in names)  # importing one now fails
+        from dulcourse.latent import base, distributions, linear_gaussian, mixture
+        del sys.modules["dulcourse.latent.vae"]
+        from dulcourse.latent import vae
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(dulcourse.__file__).parents[1])
