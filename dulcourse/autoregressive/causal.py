@@ -25,15 +25,16 @@ __all__ = [
     "Crossing",
     "Cursor",
     "HorizontalConv",
+    "Label",
     "MaskedConv",
     "Pointwise",
     "Readout",
     "Remembering",
+    "Symbols",
     "VerticalConv",
     "caching",
     "groups",
     "mask",
-    "one_hot",
 ]
 
 Groups = Int64[Tensor, " features"]
@@ -72,11 +73,46 @@ def mask(
     return seen
 
 
-def one_hot(
-    x: Int64[Tensor, "batch C H W"], levels: int, like: Tensor
-) -> Float[Tensor, "batch features H W"]:
-    """Feature c·L + k is 1 where channel c has level k, in the type of `like`; all are 0 off the image."""
-    return F.one_hot(x, levels).to(like).movedim(4, 2).flatten(1, 2)
+class Symbols(nn.Module):
+    r"""The features in which a network is given the symbols: φ(x_c) for each channel c, sorted by channel.
+
+    φ is one-hot, L features a symbol, or with `cosines` = K smooth in the level and short: 1, then
+    cos(πf(k + ½)/L) for f = 1 … K. Off the image all features are zero, which no symbol has.
+
+    Attributes:
+        groups: the colour channel of each feature.
+    """
+
+    table: Tensor
+
+    def __init__(self, colours: int, levels: int, cosines: int | None = None):
+        super().__init__()
+        smooth = None if cosines is None else torch.cat([torch.ones(1, levels), basis(levels, cosines)])
+        table = torch.eye(levels) if smooth is None else smooth.T
+        self.register_buffer("table", table.contiguous(), persistent=False)
+        self.groups = groups(colours * table.shape[1], colours)
+
+    def forward(self, x: Int64[Tensor, "batch C H W"]) -> Float[Tensor, "batch features H W"]:
+        """Feature c·F + f is φ_f of channel c."""
+        return F.embedding(x, self.table).movedim(4, 2).flatten(1, 2)
+
+
+class Label(nn.Module):
+    """A vector for each class, the same at every pixel: W y for the one-hot label y.
+
+    Arguments:
+        generator: for the first W, uniform in ±1/√classes; torch's own when not given.
+    """
+
+    def __init__(self, classes: int, features: int, *, generator: torch.Generator | None = None):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, features))
+        with torch.no_grad():
+            self.weight.uniform_(-1, 1, generator=generator).mul_(classes**-0.5)
+
+    def forward(self, y: Int64[Tensor, " batch"]) -> Float[Tensor, "batch features 1 1"]:
+        """W y."""
+        return self.weight[y][:, :, None, None]
 
 
 @dataclass
@@ -358,7 +394,7 @@ class Pointwise(Remembering):
 
     def whole(self, h: Float[Tensor, "batch inputs H W"]) -> Float[Tensor, "batch outputs H W"]:
         """(M ⊙ W) h + b at every pixel."""
-        return F.conv2d(h, (self.weight * self.mask)[:, :, None, None], self.bias)
+        return self._product(h, self.weight * self.mask)
 
     def begin(self, cursor: Cursor) -> None:
         """Mask the weights once."""
@@ -372,7 +408,10 @@ class Pointwise(Remembering):
 
     def step(self, h: Float[Tensor, "batch inputs 1 new"]) -> Float[Tensor, "batch outputs 1 new"]:
         """(M ⊙ W) h + b at the pixels that are new."""
-        return F.linear(h.movedim(1, 3), self._masked, self.bias).movedim(3, 1)
+        return self._product(h, self._masked)
+
+    def _product(self, h: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(h.movedim(1, 3), weight, self.bias).movedim(3, 1)
 
 
 class Readout(nn.Module):

@@ -8,11 +8,12 @@ from dulcourse.autoregressive.causal import (
     CausalModel,
     Crossing,
     HorizontalConv,
+    Label,
     Pointwise,
     Readout,
+    Symbols,
     VerticalConv,
     groups,
-    one_hot,
 )
 
 __all__ = ["GatedPixelCNN", "gate"]
@@ -37,7 +38,7 @@ class Layer(nn.Module):
 
     def __init__(
         self,
-        inputs: int,
+        inputs: Int64[Tensor, " inputs"],
         channels: int,
         colours: int,
         kernel: int,
@@ -51,21 +52,19 @@ class Layer(nn.Module):
         self.first = first
         features = groups(channels, colours)
         halves = features.repeat(2)
-        self.vertical = VerticalConv(inputs, 2 * channels, kernel, strict=first, generator=generator)
-        self.horizontal = HorizontalConv(
-            groups(inputs, colours), halves, kernel, strict=first, generator=generator
-        )
+        self.vertical = VerticalConv(len(inputs), 2 * channels, kernel, strict=first, generator=generator)
+        self.horizontal = HorizontalConv(inputs, halves, kernel, strict=first, generator=generator)
         self.crossing = Crossing()
         self.link = Pointwise(torch.zeros_like(halves), halves, generator=generator)
         self.mix = Pointwise(features, features, generator=generator)
-        self.labels = None if classes is None else nn.Embedding(classes, 4 * channels)
+        self.label = None if classes is None else Label(classes, 4 * channels, generator=generator)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, v: Tensor, h: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """v', h'."""
         s, t = self.vertical(v), self.horizontal(h)
         if y is not None:
-            for_s, for_t = self.labels(y)[:, :, None, None].chunk(2, dim=1)
+            for_s, for_t = self.label(y).chunk(2, dim=1)
             s, t = s + for_s, t + for_t
         t = t + self.crossing(self.link(s))
         z = self.mix(self.dropout(gate(t)))
@@ -105,6 +104,7 @@ class GatedPixelCNN(CausalModel):
         first: int = 7,
         kernel: int = 3,
         classes: int | None = None,
+        inputs: int | None = None,
         cosines: int | None = None,
         dropout: float = 0.0,
         generator: torch.Generator | None = None,
@@ -112,9 +112,10 @@ class GatedPixelCNN(CausalModel):
         super().__init__(shape, levels, classes=classes)
         colours, common = shape[0], (classes, dropout, generator)
         self.reach = first // 2 + blocks * (kernel // 2)
-        self.first = Layer(colours * levels, channels, colours, first, *common, first=True)
+        self.symbols = Symbols(colours, levels, inputs)
+        self.first = Layer(self.symbols.groups, channels, colours, first, *common, first=True)
         self.layers = nn.ModuleList(
-            Layer(channels, channels, colours, kernel, *common) for _ in range(blocks)
+            Layer(groups(channels, colours), channels, colours, kernel, *common) for _ in range(blocks)
         )
         self.readout = Readout(
             groups(channels, colours), colours, levels, cosines=cosines, generator=generator
@@ -125,7 +126,7 @@ class GatedPixelCNN(CausalModel):
     ) -> Float[Tensor, "batch levels C H W"]:
         """All conditionals in one pass; the label goes through every gate."""
         self.check_labels(y, len(x))
-        symbols = one_hot(x, self.levels, self.first.vertical.weight)
+        symbols = self.symbols(x)
         v, h = self.first(symbols, symbols, y)
         for layer in self.layers:
             v, h = layer(v, h, y)

@@ -5,7 +5,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from dulcourse.autoregressive.causal import CausalModel, MaskedConv, Pointwise, Readout, groups, one_hot
+from dulcourse.autoregressive.causal import (
+    CausalModel,
+    Label,
+    MaskedConv,
+    Pointwise,
+    Readout,
+    Symbols,
+    groups,
+)
 
 __all__ = ["PixelCNN"]
 
@@ -62,15 +70,17 @@ class PixelCNN(CausalModel):
         first: int = 7,
         kernel: int = 3,
         classes: int | None = None,
+        inputs: int | None = None,
         cosines: int | None = None,
         dropout: float = 0.0,
         generator: torch.Generator | None = None,
     ):
         super().__init__(shape, levels, classes=classes)
         colours = shape[0]
-        symbols, features = groups(colours * levels, colours), groups(channels, colours)
-        self.first = MaskedConv(symbols, features, first, strict=True, generator=generator)
-        self.labels = None if classes is None else nn.Embedding(classes, channels)
+        features = groups(channels, colours)
+        self.symbols = Symbols(colours, levels, inputs)
+        self.first = MaskedConv(self.symbols.groups, features, first, strict=True, generator=generator)
+        self.label = None if classes is None else Label(classes, channels, generator=generator)
         self.blocks = nn.ModuleList(
             Block(channels, colours, kernel, dropout, generator) for _ in range(blocks)
         )
@@ -81,9 +91,9 @@ class PixelCNN(CausalModel):
     ) -> Float[Tensor, "batch levels C H W"]:
         """All conditionals in one pass. A label shifts the features that the first layer gives."""
         self.check_labels(y, len(x))
-        h = self.first(one_hot(x, self.levels, self.first.weight))
+        h = self.first(self.symbols(x))
         if y is not None:
-            h = h + self.labels(y)[:, :, None, None]
+            h = h + self.label(y)
         for block in self.blocks:
             h = block(h)
         return self.readout(h)
