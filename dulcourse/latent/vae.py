@@ -32,7 +32,8 @@ class _NetworkVAE(LatentModel):
 
     def __init__(self, shape: tuple[int, int, int], levels: int, latents: int, cosines: int | None):
         super().__init__(shape, levels, latents)
-        self.register_buffer("basis", cosines and smooth.basis(levels, cosines), persistent=False)
+        basis = None if cosines is None else smooth.basis(levels, cosines)
+        self.register_buffer("basis", basis, persistent=False)
         self.outputs = cosines or levels  # numbers a symbol
         self.bias = nn.Parameter(torch.zeros(levels, *self.shape))
 
@@ -110,14 +111,19 @@ class ConvVAE(_NetworkVAE):
         generator: torch.Generator | None = None,
     ):
         super().__init__(shape, levels, latents, cosines)
-        C, H, W = self.shape
+        _, H, W = self.shape
         if H % 4 or W % 4:
             raise UsageError(f"images are {H} by {W}, expected multiples of 4: they are halved twice.")
         if channels < 1:
             raise UsageError(f"channels is {channels}, expected at least 1.")
-        wide, small = 2 * channels, (H // 4, W // 4)
-        features = wide * small[0] * small[1]
-        self.encoder = nn.Sequential(
+        self.encoder = self._halving(channels, dropout)
+        self.decoder = self._doubling(channels, dropout)
+        initialise(self, generator)
+
+    def _halving(self, channels: int, dropout: float) -> nn.Sequential:
+        """[batch, C, H, W] to `channels` maps, to 2·channels of H/2 × W/2, of H/4 × W/4, to 2·latents."""
+        (C, H, W), wide = self.shape, 2 * channels
+        return nn.Sequential(
             nn.Conv2d(C, channels, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(channels, wide, 4, stride=2, padding=1),
@@ -126,20 +132,23 @@ class ConvVAE(_NetworkVAE):
             nn.ReLU(),
             nn.Flatten(),
             nn.Dropout(dropout),
-            nn.Linear(features, 2 * latents),
+            nn.Linear(wide * H * W // 16, 2 * self.latents),
         )
-        self.decoder = nn.Sequential(
-            nn.Linear(latents, features),
+
+    def _doubling(self, channels: int, dropout: float) -> nn.Sequential:
+        """[batch, latents] to 2·channels maps of H/4 × W/4, and back to [batch, outputs·C, H, W]."""
+        (C, H, W), wide = self.shape, 2 * channels
+        return nn.Sequential(
+            nn.Linear(self.latents, wide * H * W // 16),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Unflatten(1, (wide, *small)),
+            nn.Unflatten(1, (wide, H // 4, W // 4)),
             nn.ConvTranspose2d(wide, wide, 4, stride=2, padding=1),
             nn.ReLU(),
             nn.ConvTranspose2d(wide, channels, 4, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(channels, self.outputs * C, 3, padding=1),
         )
-        initialise(self, generator)
 
 
 def active_units(

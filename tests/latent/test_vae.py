@@ -215,5 +215,6 @@ def test_what_does_not_fit_is_refused_in_words():
         ConvVAE((1, 4, 4), 3, 2, channels=0)
     with pytest.raises(UsageError, match="hidden is 0"):
         VAE((1, 4, 4), 3, 2, hidden=0)
-    with pytest.raises(UsageError, match="cosines is 3, expected 1 to 2"):
-        VAE((1, 4, 4), 3, 2, cosines=3)
+    for cosines in (0, 3):
+        with pytest.raises(UsageError, match=f"cosines is {cosines}, expected 1 to 2"):
+            VAE((1, 4, 4), 3, 2, cosines=cosines)
