@@ -6,6 +6,7 @@ are always laid out anew and every warning is an error, so a book that builds is
     python book/build.py                  # build what changed
     python book/build.py --fresh          # run every chapter again
     python book/build.py --jobs 1 --times # how long each chapter takes, undisturbed
+    python book/build.py --only book/lecture2/made  # one page, in _build/one/made; its links are dead
 """
 
 import argparse
@@ -36,7 +37,8 @@ SECONDS_PER_CELL = 120
 def key() -> str:
     """What the chapters' outputs depend on besides their own code."""
     digest = hashlib.blake2b(platform.python_version().encode(), digest_size=16)
-    for path in [*sorted((ROOT / "dulcourse").rglob("*.py")), *sorted(ROOT.glob("requirements*.lock"))]:
+    sources = [*(ROOT / "dulcourse").rglob("*.py"), ROOT / "book/kit.py", *ROOT.glob("requirements*.lock")]
+    for path in sorted([*sources, *(ROOT / "benchmarks/results").glob("*.json")]):
         digest.update(f"{path.relative_to(ROOT)}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -105,10 +107,28 @@ def run_all(jobs: int, times: bool) -> None:
 def lay_out() -> int:
     """Jupyter Book, with every warning an error; its exit status."""
     shutil.rmtree(BUILD / "html", ignore_errors=True)  # a removed chapter must not linger
+    return jupyter_book("-W", "-n", "--keep-going")
+
+
+def jupyter_book(*options: str) -> int:
+    """Lay out all pages anew; the exit status."""
     book = Path(sys.executable).with_name("jupyter-book")
-    return subprocess.run(
-        [book, "build", ".", "--all", "-W", "-n", "--keep-going", "-q"], cwd=ROOT
-    ).returncode
+    return subprocess.run([book, "build", ".", "--all", "-q", *options], cwd=ROOT).returncode
+
+
+def one(page: str) -> int:
+    """Run and lay out one page as a book of its own, while it is being written; the exit status.
+
+    What it says of other pages cannot be found there, so warnings are no errors.
+    """
+    folder = BUILD / "one" / Path(page).name
+    folder.mkdir(parents=True, exist_ok=True)
+    toc = folder / "_toc.yml"
+    toc.write_text(yaml.safe_dump({"format": "jb-book", "root": str(Path(page).with_suffix(""))}))
+    used = cpu()
+    status = jupyter_book("--toc", str(toc), "--path-output", str(folder))
+    print(f"{cpu() - used:.1f} CPU-s: {(folder / '_build/html' / page).with_suffix('.html')}")
+    return status
 
 
 def main() -> int:
@@ -116,11 +136,14 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="run every chapter again")
     parser.add_argument("--jobs", type=int, default=2, help="chapters run at a time (default: 2)")
     parser.add_argument("--times", action="store_true", help="print what each chapter cost")
+    parser.add_argument("--only", metavar="PAGE", help="one page, such as book/lecture2/made, on its own")
     options = parser.parse_args()
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     os.environ.update(PYTHONPATH=path, OMP_NUM_THREADS="1", PYDEVD_DISABLE_FILE_VALIDATION="1")
-    forget(options.fresh)
     quiet()
+    if options.only:
+        return one(options.only)
+    forget(options.fresh)
     run_all(options.jobs, options.times)
     return lay_out()
 
