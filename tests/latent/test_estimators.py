@@ -53,6 +53,17 @@ def test_enumeration_is_a_sum_over_all_states(mixture, every):
     assert exact(mixture, x).exp().sum().item() == pytest.approx(1)
 
 
+def test_estimates_are_within_their_errors_of_the_truth(known, generator):
+    model, x = known
+    for estimate in (
+        prior_sampling(model, x, 40_000, generator=generator),
+        importance_sampling(model, x, poor(model, x), 40_000, generator=generator),
+    ):
+        error = (estimate.log_prob - model.log_prob(x)).abs()
+        assert (error < 4 * estimate.standard_error).all()
+        assert (estimate.standard_error < 0.2).all()
+
+
 @pytest.mark.parametrize("weights", [prior_weights, poor_weights])
 def test_the_mean_weight_is_unbiased(known, weights, generator):
     """E w = p(x), for samples of the prior and of any proposal."""

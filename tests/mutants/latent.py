@@ -151,7 +151,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "prior sampling multiplies by the prior again",
             "summarise(log_likelihoods(model, x, z))",
             "summarise(log_joint(model, x, z))",
-            "test_prior_sampling_wears_out_as_the_modes_multiply",
+            "test_estimates_are_within_their_errors_of_the_truth",
         ),
         (
             "enumeration forgets the last state",
