@@ -52,8 +52,17 @@ def test_gradients_of_a_categorical_are_unbiased(estimator, generator):
 
 
 @pytest.mark.parametrize("estimator", [score_function, leave_one_out, reparameterised])
-def test_what_is_averaged_may_depend_on_the_parameters(estimator, linear, generator):
-    """The ELBO: −log q(z) under the expectation. Exactly known for a linear-Gaussian model."""
+def test_what_is_averaged_may_depend_on_the_parameters(estimator, generator):
+    """E Σ μz = Σ μ²: half of the gradient 2μ comes from the draws, half from f itself."""
+    copies = [t.expand(20_000, 2).clone().requires_grad_() for t in (MEAN, LOG_STD)]
+    q = DiagonalGaussian(*copies)
+    surrogate = estimator(q, lambda z: (q.mean * z).sum(-1), q.noise(generator, 2))
+    assert_unbiased(torch.autograd.grad(surrogate.sum(), copies), (2 * MEAN, torch.zeros(2)))
+
+
+@pytest.mark.parametrize("estimator", [score_function, leave_one_out, reparameterised])
+def test_gradients_of_the_elbo_are_unbiased(estimator, linear, generator):
+    """Exactly known for a linear-Gaussian model."""
     x = linear.sample(1, generator=generator)
     mean, log_std = MEAN.clone().requires_grad_(), LOG_STD.clone().requires_grad_()
     exact = torch.autograd.grad(linear.elbo(x, DiagonalGaussian(mean[None], log_std[None])), (mean, log_std))
