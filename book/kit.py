@@ -27,9 +27,7 @@ def benchmark(name: str) -> "Benchmark":
     path = RESULTS / f"{name}.json"
     if not path.exists():
         known = ", ".join(sorted(path.stem for path in RESULTS.glob("*.json")))
-        raise LookupError(
-            f"no results are called {name!r}: there are {known}. Run: python -m benchmarks.{name}"
-        )
+        raise LookupError(f"no results are called {name!r}: expected one of {known}.")
     return Benchmark(name, json.loads(path.read_text()))
 
 
@@ -97,8 +95,9 @@ class Benchmark:
         count = len(receipt["seeds"])
         return (
             f"Measured on {receipt['date']} with python -m benchmarks.{self.name}: {count} "
-            f"split{'s' * (count > 1)}, {receipt['seconds']:g} CPU-seconds of training each; torch {receipt['torch']}, Python "
-            f"{receipt['python']}, {receipt['machine']}, library {receipt['library']}."
+            f"split{'s' * (count > 1)}, {receipt['seconds']:g} CPU-seconds of training each; "
+            f"torch {receipt['torch']}, Python {receipt['python']}, {receipt['machine']}, "
+            f"library {receipt['library']}."
         )
 
 
