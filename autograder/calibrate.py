@@ -60,26 +60,34 @@ def calibrate(solutions: Path, assignment: str, tier: str, seeds: int) -> Iterat
 
 
 def _excesses(model: Model, trained: list[Any], images: int) -> np.ndarray:
-    """Bits/dim above the first, `[seeds − 1, draws]`, by the referee's own protocol."""
-    from dulcourse import data
-    from dulcourse.randomness import generator
-    from dulcourse.referee.autoregressive import freeze, score
+    """Bits/dim above the first, `[seeds − 1, draws]`, by the referee's own protocol, in this process.
+
+    Each trained model is both parties of its own examination. Finite data have one set of images, and all of
+    it is used; what differs between draws is the referee's noise.
+    """
+    from autograder import protocols
+    from autograder.reference import Trusted
+    from dulcourse.referee.exam import Exam
     from dulcourse.referee.respondent import LocalRespondent
 
     excess = np.empty((len(trained) - 1, DRAWS))
+    trusted = Trusted(trained[0], public_images(model))
     for draw in range(DRAWS):
-        indices = range(draw * images, (draw + 1) * images)
-        x = data.fresh(model.data, KEY, indices, **model.options).x.numpy()
         for seed, other in enumerate(trained[1:], start=1):
-            entry = SimpleNamespace(model=other, claim=None, history=None)
-            found = score(
-                LocalRespondent({model.name: entry}),
-                model.name,
-                freeze(_weights(other), model.shape, model.levels),
-                x,
-                decoys=public_images(model),
-                generator=generator(KEY, model.name, seed, draw),
-                reference=trained[0],
+            exam = Exam(KEY, f"{model.name}/{draw}")  # the same images for every seed
+            frozen = protocols.freeze(exam, model, _weights(other))
+            party = LocalRespondent({model.name: SimpleNamespace(model=other, claim=None, history=None)})
+            shown, asked = protocols.images(exam, model, images), None
+            if protocols.in_two_phases(model):
+                asked = protocols.ask_first(party, model, frozen, shown, exam.generator("show", seed))
+            found = protocols.score(
+                party,
+                model,
+                frozen,
+                shown,
+                trusted=trusted,
+                generator=exam.generator("score", seed),
+                asked=asked,
             )
             excess[seed - 1, draw] = found.difference
     return excess

@@ -1,8 +1,8 @@
 """The first party: a living notebook answers what needs no secret images, then it is gone.
 
-Its functions are probed, its models draw samples and say what their notebook claims of them. When the
-student's code kills its kernel over a question, that question is lost, and a replay of the saved weights
-answers the others.
+Its functions are probed, its models draw samples and say what their notebook claims of them; last, flows and
+latent-variable models are shown images and declare what z they would send for them. When the student's code
+kills its kernel over a question, that question is lost, and a replay of the saved weights answers the others.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,17 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from autograder.rubric import Probe, Rubric, Sampler
+from autograder import protocols
+from autograder.rubric import Model, Probe, Rubric, Sampler
 from autograder.run import History
+from dulcourse.data.dataset import Dataset
 from dulcourse.referee.exam import Exam
 from dulcourse.referee.frozen import Frozen
 from dulcourse.referee.probe import ProbeResult, probe
 from dulcourse.referee.respondent import Malformed, Respondent, Spec, ask
 from dulcourse.referee.sampler import draw
 
-__all__ = ["Answers", "Questions", "Watched"]
+__all__ = ["Answers", "Questions", "Silence", "Watched"]
 
 Arrays = Mapping[str, np.ndarray]
+
+PICTURES = 256  # samples that are drawn to be looked at
 
 
 @dataclass
@@ -30,6 +34,9 @@ class Answers:
 
     probes: dict[str, ProbeResult] = field(default_factory=dict)  # by item
     samples: dict[str, np.ndarray | Malformed] = field(default_factory=dict)  # by model
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)  # samples that nobody judges, by model
+    images: dict[str, Dataset] = field(default_factory=dict)  # that the first party was shown, by model
+    declared: dict[str, Any] = field(default_factory=dict)  # what it declared of them
     claims: dict[str, float] = field(default_factory=dict)
     histories: dict[str, History] = field(default_factory=dict)
 
@@ -49,13 +56,31 @@ class Watched:
             raise
 
 
-class Questions:
-    """What is still to be asked of the first party, in order: claims, probes, samples."""
+class Silence:
+    """The party that answers when all others are dead."""
 
-    def __init__(self, rubric: Rubric, exam: Exam, frozen: dict[str, Frozen], spared: set[str]):
-        """`frozen` are the models that can be asked about; items in `spared` are not asked."""
+    def call(self, name: str, arrays: Arrays) -> dict[str, np.ndarray]:
+        raise Malformed("The notebook's kernel died before this could be asked.")
+
+
+class Questions:
+    """What is still to be asked of the first party, in order: claims, probes, samples, images."""
+
+    def __init__(
+        self,
+        rubric: Rubric,
+        exam: Exam,
+        frozen: dict[str, Frozen],
+        spared: set[str],
+        images: Mapping[str, int],
+    ):
+        """`frozen` are the models that can be asked about, each on so many `images`; items in `spared` are
+        not asked.
+        """
         self.answers = Answers()
-        self._exam, self._frozen = exam, frozen
+        self._exam, self._frozen, self._n = exam, frozen, images
+        self._models = {item.name: item for _, item in rubric.items if item.kind == "model"}
+        shown = [self._models[name] for name in frozen if protocols.in_two_phases(self._models[name])]
         self._pending: list[Callable[[Respondent], None]] = []
         for model in frozen:
             self._pending.append(lambda party, model=model: self._claim(party, model))
@@ -66,6 +91,11 @@ class Questions:
                 self._pending.append(lambda party, item=item: self._probe(party, item))
             if item.kind == "sampler" and item.model in frozen:
                 self._pending.append(lambda party, item=item: self._sample(party, item))
+        for model in shown:
+            self._pending.append(lambda party, model=model: self._picture(party, model))
+        # Last: whatever a party remembers of the images, it is asked nothing any more.
+        for model in shown:
+            self._pending.append(lambda party, model=model: self._show(party, model))
 
     def __bool__(self) -> bool:
         return bool(self._pending)
@@ -90,11 +120,30 @@ class Questions:
 
     def _sample(self, party: Respondent, item: Sampler) -> None:
         generator = self._exam.generator("sample", item.model)
+        labels = protocols.balanced_labels(self._models[item.model], item.n)
         try:
-            samples = draw(party, item.model, self._frozen[item.model], item.n, generator=generator)
+            samples = draw(
+                party, item.model, self._frozen[item.model], item.n, generator=generator, labels=labels
+            )
         except Malformed as error:
             samples = error
         self.answers.samples[item.model] = samples
+
+    def _picture(self, party: Respondent, model: Model) -> None:
+        """Samples of a model whose samples nobody judges: a person wants to see some."""
+        seed = self._exam.generator("picture", model.name).integers(2**62)
+        question = {"n": np.asarray(PICTURES), "seed": np.asarray(seed)}
+        kind = "f" if model.family == "flow" else "i"
+        answer = _asked(party, f"{model.name}.sample", {"x": Spec((PICTURES, *model.shape), kind)}, question)
+        if answer:
+            self.answers.pictures[model.name] = np.floor(answer["x"])  # a flow's are continuous
+
+    def _show(self, party: Respondent, model: Model) -> None:
+        """A flow's or a latent model's first phase: images, and what it declares of them."""
+        shown = protocols.images(self._exam, model, self._n[model.name])
+        generator = self._exam.generator("show", model.name)
+        declared = protocols.ask_first(party, model, self._frozen[model.name], shown, generator)
+        self.answers.images[model.name], self.answers.declared[model.name] = shown, declared
 
     def _claim(self, party: Respondent, model: str) -> None:
         """What the notebook says of its model: shown beside what was measured, never part of it."""
@@ -107,8 +156,10 @@ class Questions:
             self.answers.histories[model] = History(**{name: answer[name].tolist() for name in curves})
 
 
-def _asked(party: Respondent, name: str, specs: dict[str, Spec]) -> dict[str, Any] | None:
+def _asked(
+    party: Respondent, name: str, specs: dict[str, Spec], question: Arrays | None = None
+) -> dict[str, Any] | None:
     try:
-        return ask(party, name, {}, specs)
+        return ask(party, name, question or {}, specs)
     except Malformed:
         return None

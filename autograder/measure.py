@@ -6,16 +6,16 @@ own log-probability on those images, and the matrix of what depends on what.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 
+from autograder import protocols
 from autograder.interview import Answers, Watched
 from autograder.reference import Trusted
 from autograder.results import Measurement
 from autograder.rubric import Model, Rubric, Sampler, Threshold
-from dulcourse.referee import diagnosis
-from dulcourse.referee.autoregressive import score
+from dulcourse.data.dataset import Dataset
+from dulcourse.referee.diagnosis import diagnose
 from dulcourse.referee.edges import share
 from dulcourse.referee.exam import Exam
 from dulcourse.referee.frozen import Frozen
@@ -24,8 +24,6 @@ from dulcourse.referee.sampler import SamplerResult, judge
 from dulcourse.referee.score import Score
 
 __all__ = ["Measured", "Measures"]
-
-Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -66,7 +64,7 @@ class Measures:
             *(lambda party, item=item: self._explain(party, item) for item in self._items.values()),
         ]
         self._scores: dict[str, Score] = {}
-        self._images: dict[str, np.ndarray] = {}
+        self._images: dict[str, Dataset] = dict(answers.images)
 
     def __bool__(self) -> bool:
         return bool(self._pending)
@@ -78,19 +76,23 @@ class Measures:
 
     def _score(self, party: Respondent, item: Model) -> None:
         threshold, trusted = self._thresholds[item.name], self._trusted(item)
-        images = self._exam.images(item.name, item.data, threshold.images, **item.options).x.numpy()
-        found = score(
+        if item.name not in self._images:  # else the first party was shown them, and is dead
+            self._images[item.name] = protocols.images(self._exam, item, threshold.images)
+        found = protocols.score(
             party,
-            item.name,
+            item,
             self._frozen[item.name],
-            images,
-            decoys=trusted.train,
+            self._images[item.name],
+            trusted=trusted,
             generator=self._exam.generator("score", item.name),
-            reference=trusted.reference,
+            asked=self._answers.declared.get(item.name),
         )
-        self._scores[item.name], self._images[item.name] = found, images
+        self._scores[item.name] = found
         self.models[item.name] = Measured(
             measurement=Measurement(
+                family=item.family,
+                parts=dict(found.parts),
+                label_gap=found.label_gap,
                 bits_per_dim=found.bits_per_dim,
                 standard_error=found.standard_error,
                 reference_bits_per_dim=found.reference_bits_per_dim,
@@ -116,29 +118,22 @@ class Measures:
             train=trusted.train,
             generator=self._exam.generator("judge", item.model),
             reference=trusted.reference,
+            labels=protocols.balanced_labels(self._items[item.model], len(samples)),
         )
 
     def _explain(self, party: Respondent, item: Model) -> None:
-        measured, frozen = self.models[item.name], self._frozen[item.name]
-        own = _unless_malformed(lambda: diagnosis.own_bits_per_dim(party, item.name, self._images[item.name]))
-        if frozen.dims > 1:
-            base = self._trusted(item).train[:1]
-            generator = self._exam.generator("dependency", item.name)
-            measured.matrix = _unless_malformed(
-                lambda: diagnosis.dependency(party, item.name, frozen, base, generator)
-            )
-        measured.measurement.own_bits_per_dim = own
-        measured.words = diagnosis.explain(
+        measured, shown = self.models[item.name], self._images[item.name]
+        found = diagnose(
+            party,
+            item.name,
+            self._frozen[item.name],
             self._scores[item.name],
-            frozen=frozen,
+            shown.x.numpy(),
+            generator=self._exam.generator("diagnosis", item.name),
+            asked=self._answers.declared.get(item.name),
+            base=self._trusted(item).train[:1],
+            labels=None if item.classes is None else shown.y.numpy(),
             claimed=measured.measurement.claimed_bits_per_dim,
-            own=own,
-            matrix=measured.matrix,
         )
-
-
-def _unless_malformed(answer: Callable[[], Answer]) -> Answer | None:
-    try:
-        return answer()
-    except Malformed:
-        return None
+        measured.matrix, measured.words = found.matrix, found.words
+        measured.measurement.own_bits_per_dim = found.own_bits_per_dim

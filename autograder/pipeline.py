@@ -137,6 +137,8 @@ class _Examined:
 
     def hear_first_party(self) -> None:
         """Steps 2 and 3: run, freeze, ask; the party is dead when this returns."""
+        from autograder.interview import Silence
+
         questions = None
         if self.task.saved is None:
             with self.exam.party(self._open()) as session:
@@ -152,6 +154,8 @@ class _Examined:
                 break
             with self.exam.party(self._open()) as session:
                 self._put(questions, session, replayed=self._replay(session, until=self._end))
+        if self.verdict is not Verdict.sandbox_violation:
+            self._put(questions, Silence())
         self.answers = questions.answers
         self._remember_claims()
 
@@ -185,20 +189,16 @@ class _Examined:
         if taken := self._taken(problem):
             return points.forfeited(problem, item, taken)
         if item.kind == "probe":
-            found = self.answers.probes.get(item.id)
-            lost = ["The notebook's kernel died before this function could be asked."]
-            return points.of_probe(problem, item, *((found.passed, found.words) if found else (False, lost)))
+            found = self.answers.probes[item.id]
+            return points.of_probe(problem, item, found.passed, found.words)
         model = item.name if item.kind == "model" else item.model
         if model in self.refused:
             return points.nothing(problem, item, [self.refused[model]])
         if model not in self.frozen:
             return points.not_handed_in(problem, item, model, self.run)
         if item.kind == "sampler":
-            found = self.measures.samplers.get(item.id)
-            lost = ["The notebook's kernel died before samples could be drawn and judged."]
-            return points.of_sampler(
-                problem, item, *((found.passed, found.words) if found else (False, lost))
-            )
+            found = self.measures.samplers[item.id]
+            return points.of_sampler(problem, item, found.passed, found.words)
         found = self.measures.models[model]
         threshold = self.desk.tier.thresholds[model]
         return points.of_model(problem, item, found.share, found.measurement, threshold, found.words)
@@ -230,19 +230,19 @@ class _Examined:
     def _questions(self) -> Any:
         """Freeze what was handed in; only then is anything drawn."""
         from autograder.interview import Questions
+        from autograder.protocols import freeze
         from dulcourse.referee.respondent import Malformed
 
         for _, item in self.desk.rubric.items:
             if item.kind == "model" and item.name in self.run.checkpoints:
                 checkpoint = self.run.checkpoints[item.name]
                 try:
-                    self.frozen[item.name] = self.exam.freeze(
-                        item.name, checkpoint, item.shape, item.levels, item.order
-                    )
+                    self.frozen[item.name] = freeze(self.exam, item, checkpoint)
                 except Malformed as error:
                     self.refused[item.name] = str(error)
         spared = {item.id for problem, item in self.desk.rubric.items if self._taken(problem)}
-        return Questions(self.desk.rubric, self.exam, self.frozen, spared)
+        images = {name: threshold.images for name, threshold in self.desk.tier.thresholds.items()}
+        return Questions(self.desk.rubric, self.exam, self.frozen, spared, images)
 
     def _put(self, questions: Any, session: Any, replayed: bool = True) -> None:
         """Ask a party all that it lives to answer. One that never came to life answers all with silence."""
@@ -329,7 +329,9 @@ def _draw_figures(folder: Path, items: list[ItemResult], examined: _Examined) ->
                 history=examined.run.histories.get(name),
                 references={"reference": item.measurement.reference_bits_per_dim},
                 dependency=examined.measures.models[name].matrix,
-                order=examined.frozen[name].order,
+                order=getattr(examined.frozen[name], "order", None),
+                samples=examined.answers.pictures.get(name),
+                levels=examined.frozen[name].levels,
             )
         if item.kind == "sampler" and (found := examined.measures.samplers.get(item.id)) is not None:
             item.figures = draw(folder, name, samples=found.samples, levels=examined.frozen[name].levels)

@@ -18,7 +18,7 @@ __all__ = ["References", "Trusted", "load_reference", "public_images", "weights_
 class Trusted:
     """One model's reference with its saved weights, and public training images as decoys."""
 
-    reference: Any  # an AutoregressiveModel
+    reference: Any  # an AutoregressiveModel, a Flow or a LatentModel
     train: np.ndarray  # int64 [n, C, H, W]
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "UNFINISHED",
     "CellError",
+    "Family",
     "ItemResult",
     "Measurement",
     "Receipt",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+Family = Literal["autoregressive", "flow", "latent"]
 UNFINISHED = ".unfinished"  # ends the names of files that a killed grader was writing
 
 
@@ -66,6 +68,9 @@ class Measurement(_Schema):
     difference_standard_error: FiniteFloat
     images: int
     failures: int  # answers that were charged log2(levels) because they could not be used
+    family: Family = "autoregressive"
+    parts: dict[str, FiniteFloat] = {}  # what the bits/dim are made of, where a model's family says so
+    label_gap: FiniteFloat | None = None  # what wrong labels cost a conditional model
     claimed_bits_per_dim: FiniteFloat | None = None  # what the notebook says of itself; None: nothing
     own_bits_per_dim: FiniteFloat | None = None  # −log2 of the model's own log_prob on the same images
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from autograder.results import Family
 from dulcourse import data
 from dulcourse.errors import UsageError, unknown
 
@@ -72,18 +73,38 @@ class Model(_Frozen):
 
     kind: Literal["model"] = "model"
     name: str
-    family: Literal["autoregressive"] = "autoregressive"
+    family: Family = "autoregressive"
     data: str  # a name for dulcourse.data.load
     options: dict[str, Any] = {}  # its options, such as size and levels
     shape: tuple[int, ...]  # (C, H, W)
     levels: int
     order: tuple[int, ...] | None = None  # the ordering the homework asks for; None: any
+    latents: int | None = None  # numbers in z, of latent-variable models
+    classes: int | None = None  # of the labels that a conditional model is told; None: it is told none
     reference: str  # `<reference>(seed, tier)` and `build_<reference>(tier)` in the rubric's reference.py
     points: float
 
     @property
     def id(self) -> str:
         return f"model:{self.name}"
+
+    @property
+    def scarce(self) -> bool:
+        """Its data are finite, so all positions of all test images are asked about, once."""
+        return self.data not in data.unlimited()
+
+    @model_validator(mode="after")
+    def _fits_its_family(self):
+        if (self.order or self.classes) and self.family != "autoregressive":
+            raise ValueError(f"{self.name!r} is a {self.family} model: it has neither an order nor classes")
+        if (self.latents is not None) != (self.family == "latent"):
+            raise ValueError(
+                f"{self.name!r} has family {self.family!r} and latents {self.latents}: "
+                "latent models, and no others, say how many numbers z has"
+            )
+        if (self.latents is not None and self.latents < 1) or (self.classes is not None and self.classes < 2):
+            raise ValueError(f"{self.name!r} needs at least 1 latent, or 2 classes")
+        return self
 
 
 class Sampler(_Frozen):
@@ -195,12 +216,31 @@ class Rubric(_Frozen):
         return self
 
     @model_validator(mode="after")
+    def _samples_of_models(self):
+        known = {
+            item.name for _, item in self.items if item.kind == "model" and item.family == "autoregressive"
+        }
+        for _, item in self.items:
+            if item.kind == "sampler" and item.model not in known:
+                raise ValueError(
+                    f"samples of {item.model!r} cannot be judged: there is no autoregressive model of "
+                    f"this name among {sorted(known)}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _mostly_private(self):
         models = [item for _, item in self.items if item.kind == "model"]
         for item in models:
             if item.data not in data.names():
                 raise unknown("data set", item.data, data.names())
-        public = sum(item.points for item in models if item.data not in data.unlimited())
+        scarce = [item.data for item in models if item.scarce]
+        # Rule 2: an image is used once, so what there is of a finite set goes to one model.
+        if len(scarce) != len(set(scarce)):
+            raise ValueError(
+                f"two models are scored on the same finite data, {max(scarce, key=scarce.count)!r}"
+            )
+        public = sum(item.points for item in models if item.scarce)
         # Rule 10: data that everybody has can be known by heart; it carries a small share of the points.
         if public > PUBLIC_SHARE * self.points:
             raise ValueError(

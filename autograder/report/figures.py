@@ -100,6 +100,8 @@ def _samples(samples: np.ndarray, levels: int) -> "tuple[Figure, str]":
     x = np.asarray(samples)
     if x.ndim != 4 or x.size == 0:
         raise ValueError(f"samples of shape {x.shape}")
+    if x.shape[1:] == (2, 1, 1):
+        return _points(_levels(x, levels)[:, :, 0, 0], levels)
     if x[0].size == 1:
         counts = np.bincount(_levels(x[:100_000], levels).reshape(-1), minlength=levels)
         words = f"How often each of {levels} values came in {counts.sum()} samples."
@@ -108,6 +110,20 @@ def _samples(samples: np.ndarray, levels: int) -> "tuple[Figure, str]":
     shown = _levels(x[:MOST_SAMPLES, : 3 if x.shape[1] == 3 else 1, ::step, ::step], levels)
     words = f"The first {len(shown)} of {len(x)} samples, as the notebook drew them."
     return plotting.show_images(torch.from_numpy(shown), levels=levels), words
+
+
+def _points(x: np.ndarray, levels: int) -> "tuple[Figure, str]":
+    """Pairs of numbers, as points of the plane."""
+    from matplotlib.figure import Figure
+
+    from dulcourse import plotting
+
+    with plotting.style():
+        figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+        axes = figure.add_subplot(xlabel="first number", ylabel="second number", aspect="equal")
+        axes.plot(x[:, 0], x[:, 1], ".", markersize=4)
+        axes.set(xlim=(0, levels), ylim=(0, levels))
+    return figure, f"{len(x)} samples, as the notebook drew them, each a point of the plane."
 
 
 def _levels(x: np.ndarray, levels: int) -> np.ndarray:

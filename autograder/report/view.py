@@ -7,9 +7,9 @@ from pathlib import Path
 
 from autograder.report.executed import Cell, is_png
 from autograder.report.figures import description
-from autograder.report.words import KINDS, STATES, State, why_not_more
+from autograder.report.words import KINDS, PARTS, STATES, State, why_not_more
 from autograder.report.written import Marks
-from autograder.results import ItemResult, SubmissionResult, Verdict
+from autograder.results import ItemResult, Measurement, SubmissionResult, Verdict
 from autograder.rubric import Rubric, Threshold
 
 __all__ = ["Figure", "Line", "Row", "Section", "Submission", "picture", "row", "sections"]
@@ -113,6 +113,7 @@ class Line:
     kind: str  # in words
     name: str
     scale: Scale | None
+    parts: list[tuple[str, float]]  # of the bits/dim, in words
     figures: list[Figure]
     answer: Cell | None
 
@@ -182,6 +183,7 @@ def _line(submission: Submission, rubric: Rubric, item: ItemResult, cells: list[
         kind=KINDS[item.kind],
         name=name,
         scale=_scale(item, tier.thresholds.get(name) if tier else None),
+        parts=_parts(item.measurement),
         figures=_figures(submission.folder, item, rubric),
         answer=next((cell for cell in cells if cell.id == name), None) if item.kind == "written" else None,
     )
@@ -199,10 +201,27 @@ def _scale(item: ItemResult, threshold: Threshold | None) -> Scale | None:
     return Scale(threshold.full, threshold.none, place(middle), place(middle + error), place(middle - error))
 
 
+def _parts(measurement: Measurement | None) -> list[tuple[str, float]]:
+    """What the bits/dim are made of, and what a label is worth, in words."""
+    if measurement is None:
+        return []
+    gap = {} if measurement.label_gap is None else {"label_gap": measurement.label_gap}
+    parts = {**measurement.parts, **gap}
+    signs = {"log_det": -1.0}  # the one part that is subtracted
+    return [(PARTS[name], signs.get(name, 1.0) * bits) for name, bits in parts.items() if name in PARTS]
+
+
+def _ordered(rubric: Rubric) -> set[str]:
+    """Models of more than one symbol, predicted one after the other: there is something to depend on."""
+    models = [item for _, item in rubric.items if item.kind == "model"]
+    return {item.id for item in models if item.family == "autoregressive" and prod(item.shape) > 1}
+
+
 def _figures(folder: Path, item: ItemResult, rubric: Rubric) -> list[Figure]:
     """What there is to see, and in words what there should be and is not."""
-    single = {each.id for _, each in rubric.items if each.kind == "model" and prod(each.shape) == 1}
-    expected = [name for name in EXPECTED.get(item.kind, ()) if name != "dependency" or item.id not in single]
+    expected = [
+        name for name in EXPECTED.get(item.kind, ()) if name != "dependency" or item.id in _ordered(rubric)
+    ]
     figures = []
     for name in dict.fromkeys((*expected, *item.figures)):
         title = FIGURES.get(name, name)

@@ -6,7 +6,7 @@ from typing import Literal
 from autograder.report.text import shorten
 from autograder.results import ItemResult, SubmissionResult, Verdict
 
-__all__ = ["KINDS", "NEARLY", "STATES", "State", "item_name", "why_not_more"]
+__all__ = ["KINDS", "NEARLY", "PARTS", "STATES", "State", "item_name", "why_not_more"]
 
 NEARLY = 0.005  # points; less is not shown, so it is not missed
 
@@ -62,6 +62,14 @@ STATES = {
 }
 
 KINDS = {"probe": "Function", "model": "Model", "sampler": "Samples of", "written": "Written answer"}
+# What the bits/dim of a family are made of; the signs are such that they add up.
+PARTS = {
+    "kl": "of it, for z: what its sender does not get back",
+    "reconstruction": "of it, for the image once z is known",
+    "prior": "of it, z under the prior",
+    "log_det": "of it, what the map stretches (minus log-determinant)",
+    "label_gap": "what wrong labels cost in addition",
+}
 UNGRADED = {Verdict.missing, Verdict.unreadable, Verdict.infrastructure_error, Verdict.sandbox_violation}
 
 

@@ -6,7 +6,7 @@ The cell `double` of a hand-in holds one word, which says how its party behaves.
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from autograder.results import CellError, Verdict
 from autograder.session import Outcome, SessionDead, Withheld
@@ -41,6 +42,7 @@ class Behaviour:
     withheld: tuple[str, ...] = ()
     hands_in: bool = True
     knows: bool = True  # its table is that of the data, not a uniform one
+    models: Callable[[], dict[str, nn.Module]] | None = None  # instead of that table
     factor: float = 2.0
     deadly: Mapping[str, Verdict] = field(default_factory=dict)
     replay: Verdict = Verdict.graded
@@ -82,15 +84,17 @@ def table(knows: bool) -> Histogram:
     return Histogram.fit(data.load("glyphs", "train", seed=9, n=400, size=8, levels=4).x, levels=4)
 
 
-def weights(model: Histogram) -> bytes:
+def weights(model: nn.Module) -> bytes:
     return save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
 
 
 class Party:
     """The session of one student's word."""
 
-    def __init__(self, log: list, slot: int, pause: float = 0.0):
-        self._log, self._slot, self._pause = log, slot, pause
+    def __init__(
+        self, log: list, slot: int, pause: float = 0.0, behaviours: Mapping[str, Behaviour] = BEHAVIOURS
+    ):
+        self._log, self._slot, self._pause, self._behaviours = log, slot, pause, behaviours
         self._dead: SessionDead | None = None
 
     def __enter__(self) -> "Party":
@@ -104,7 +108,7 @@ class Party:
         self, notebook, *, assignment, parameters, mode, seconds, checkpoints=None, until=None
     ) -> Outcome:
         word = next(cell["source"] for cell in notebook["cells"] if cell["id"] == "double").strip()
-        self._behaviour = does = BEHAVIOURS[word]
+        self._behaviour = does = self._behaviours[word]
         self._log.append(("run", word, mode, until, dict(parameters), seconds))
         opened = sum(entry[:2] == ("run", word) for entry in self._log)
         if opened <= does.fails_to_open or (does.fails_to_open == -1 and opened == 2):
@@ -112,13 +116,15 @@ class Party:
         if does.faulty:
             raise ZeroDivisionError("a fault of the grader")
         time.sleep(self._pause)
-        model = table(does.knows)
-        made = {"table": does.checkpoint or weights(model)} if does.hands_in else {}
-        entry = SimpleNamespace(
-            model=model, claim=1.5, history=SimpleNamespace(step=[1], train=[2.0], validation=[2.1])
-        )
+        models = does.models() if does.models else {"table": table(does.knows)}
+        models = models if does.hands_in else {}
+        made = {name: does.checkpoint or weights(model) for name, model in models.items()}
+        history = SimpleNamespace(step=[1], train=[2.0], validation=[2.1])
+        entries = {
+            name: SimpleNamespace(model=model, claim=1.5, history=history) for name, model in models.items()
+        }
         functions = {"double": lambda x: does.factor * x, "same": lambda x: x}
-        self._respondent = LocalRespondent({"table": entry} if made else {}, functions)
+        self._respondent = LocalRespondent(entries, functions)
         if mode == "replay":
             self._die_if(does.replay, "The replay died.")
             return Outcome(does.replay)
@@ -150,12 +156,12 @@ class Party:
             self._dead = SessionDead(verdict, reason)
 
 
-def parties(log: list, pause: float = 0.0) -> Any:
+def parties(log: list, pause: float = 0.0, behaviours: Mapping[str, Behaviour] = BEHAVIOURS) -> Any:
     """What `grade_class` takes in place of real sandboxes."""
 
     @contextmanager
     def sandboxes(desk: Any, threads: int) -> Iterator[Any]:
-        yield lambda slot: Party(log, slot, pause)
+        yield lambda slot: Party(log, slot, pause, behaviours)
 
     return sandboxes
 
@@ -163,6 +169,13 @@ def parties(log: list, pause: float = 0.0) -> Any:
 def course(folder: Path) -> Path:
     """A copy of the tiny course: a source, a release, and reference weights for its tier."""
     copytree(TINY, folder, ignore=lambda *_: ["__pycache__"])
+    write_release(folder, "tiny")
+    save_reference(folder, "tiny", "table", table(True))
+    return folder
+
+
+def write_release(folder: Path, assignment: str) -> None:
+    """What students are given: the cell `double` holds the word."""
     cells = [
         _cell("title", "markdown", "# Tiny", locked=True),
         _cell("double", "code", "raise NotImplementedError", problem="double"),
@@ -171,22 +184,27 @@ def course(folder: Path) -> Path:
         _cell("end", "code", "", locked=True),
     ]
     release = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}
-    path = folder / "assignments" / "tiny" / "tiny.ipynb"
+    path = folder / "assignments" / assignment / f"{assignment}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(release))
-    reference = folder / "solutions" / "tiny" / "reference"
+
+
+def save_reference(folder: Path, assignment: str, name: str, model: nn.Module) -> None:
+    """Weights as `autograder calibrate` would have left them."""
+    reference = folder / "solutions" / assignment / "reference"
     reference.mkdir(exist_ok=True)
-    (reference / "table-smoke.safetensors").write_bytes(weights(table(True)))
-    return folder
+    (reference / f"{name}-smoke.safetensors").write_bytes(weights(model))
 
 
-def hand_in(class_folder: Path, student: str, word: str, course_folder: Path) -> Path:
+def hand_in(
+    class_folder: Path, student: str, word: str, course_folder: Path, assignment: str = "tiny"
+) -> Path:
     """The release with a word in its cell."""
-    release = json.loads((course_folder / "assignments/tiny/tiny.ipynb").read_text())
+    release = json.loads((course_folder / f"assignments/{assignment}/{assignment}.ipynb").read_text())
     for cell in release["cells"]:
         if cell["id"] == "double":
             cell["source"] = word
-    path = class_folder / "submitted" / student / "tiny" / "tiny.ipynb"
+    path = class_folder / "submitted" / student / assignment / f"{assignment}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(release))
     return path
