@@ -31,7 +31,7 @@ def elbo_by_kl(model: Joint, x: Tensor, q: Distribution, z: Tensor) -> Float[Ten
 
 
 def iwae(model: Amortised, x: Tensor, noise: Float[Tensor, "k batch *event"]) -> Float[Tensor, " batch"]:
-    r"""log (1/K) Σ_k w_k in nats, w_k = p(x, z_k)/q(z_k | x) (Burda et al. 2016, eq. 8).
+    r"""log (1/K) Σ_k w_k in nats, w_k = p(x, z_k)/q(z_k | x) (Burda et al. 2016, §3).
 
     In expectation over the noise: the ELBO at K = 1, never falling with K, at most log p(x). There is no KL
     term beside it: log q(z_k | x) is inside each weight. To be maximised over the decoder and the encoder.
@@ -46,7 +46,7 @@ def iwae(model: Amortised, x: Tensor, noise: Float[Tensor, "k batch *event"]) ->
 def iwae_surrogate(log_w: Float[Tensor, "k batch"]) -> Float[Tensor, " batch"]:
     r"""Σ_k w̃_k log w_k with w̃ = softmax(log w) held constant: its gradient is that of log (1/K) Σ_k w_k.
 
-    The good draws count, the bad ones hardly (Burda et al. 2016, eq. 14). With softmax(−log w), as when a
+    The good draws count, the bad ones hardly (Burda et al. 2016, §3). With softmax(−log w), as when a
     *loss* is put into the softmax, the worst draws would be followed instead.
     """
     return (torch.softmax(log_w.detach(), 0) * log_w).sum(0)

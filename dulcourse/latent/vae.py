@@ -154,7 +154,7 @@ class ConvVAE(_NetworkVAE):
 def active_units(
     model: LatentModel, x: Int64[Tensor, "batch C H W"], threshold: float = 0.01
 ) -> tuple[Float[Tensor, " latents"], int]:
-    r"""Var_x E_q[z_j | x] of each latent, and how many exceed the threshold (Burda et al. 2016, §5.1).
+    r"""Var_x E_q[z_j | x] of each latent, and how many exceed the threshold (Burda et al. 2016).
 
     A collapsed latent has q(z_j | x) = p(z_j) for every x: its mean does not move.
     """
