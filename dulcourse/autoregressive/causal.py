@@ -145,12 +145,15 @@ class Remembering(nn.Module):
     """A layer whose output at a pixel needs more of its input than that pixel.
 
     A subclass supplies `whole(h)`, the layer on whole images, and `step(h)`, the same in a cached pass: h is
-    the new part of the input, and the new part of the output is returned. What a step keeps goes into
-    `self.memory`, which is None in the first pass.
+    the new part of the input, and the new part of the output is returned. Whatever steps keep is in
+    `self.memory`.
     """
 
     cursor: Cursor | None = None
-    memory: Tensor | None = None
+
+    def __init__(self):
+        super().__init__()
+        self.memory: dict[str, Tensor] = {}
 
     def forward(self, h: Float[Tensor, "batch inputs *old"]) -> Float[Tensor, "batch outputs *new"]:
         """`whole`, or `step` while caching."""
@@ -158,11 +161,11 @@ class Remembering(nn.Module):
 
     def begin(self, cursor: Cursor) -> None:
         """From now on passes are cached ones, about the pixel under the cursor."""
-        self.cursor, self.memory = cursor, None
+        self.cursor, self.memory = cursor, {}
 
     def end(self) -> None:
         """Forget, and work on whole images again."""
-        self.cursor = self.memory = None
+        self.cursor, self.memory = None, {}
 
 
 @contextmanager
@@ -232,37 +235,46 @@ class MaskedConv(Remembering):
         return F.conv2d(padded, self.weight * self.mask, self.bias)
 
     def begin(self, cursor: Cursor) -> None:
-        """The masked weights as a matrix, so that a step is one product."""
+        """Mask the weights once; those of the row itself as a matrix."""
         super().begin(cursor)
-        self._matrix = (self.weight * self.mask).permute(2, 3, 1, 0).flatten(0, 2)
-
-    def end(self) -> None:
-        """Forget the matrix, too."""
-        super().end()
-        self._matrix = None
+        masked = self.weight * self.mask
+        self.memory["weight above"] = masked[:, :, :-1]
+        self.memory["weight"] = masked[:, :, -1, : self.left + 1].permute(2, 1, 0).flatten(0, 1)
 
     def step(self, h: Float[Tensor, "batch inputs 1 1"]) -> Float[Tensor, "batch outputs 1 1"]:
-        """The memory is the window's rows, as wide as the image; the one at the bottom is still being filled.
+        """What the rows above add is computed for a whole row when it begins, the rest pixel by pixel.
 
         Strict layers come first in a network: their input is what is fed, the pixel before. The input of the
         others is at the same pixel as their output.
         """
-        if self.memory is None:
-            rows, width = self.above + 1, self.left + self.cursor.width + self.right
-            self.memory = h.new_zeros(len(h), rows, width, h.shape[1])
+        cursor, memory = self.cursor, self.memory
+        if "row" not in memory:
+            memory["row"] = h.new_zeros(len(h), self.left + cursor.width + self.right, h.shape[1])
+            memory["rows above"] = h.new_zeros(len(h), h.shape[1], self.above, memory["row"].shape[1])
         if self.strict:
-            self._keep(h, self.cursor.fed)
-        if self.cursor.new_row:
-            self.memory = torch.cat([self.memory[:, 1:], torch.zeros_like(self.memory[:, :1])], 1)
+            self._keep(h, cursor.fed)
+        if cursor.new_row:
+            self._next_row()
         if not self.strict:
-            self._keep(h, self.cursor.pixel)
-        column = self.cursor.pixel[1]
-        window = self.memory[:, :, column : column + self.left + 1 + self.right]
-        return torch.addmm(self.bias, window.flatten(1), self._matrix)[:, :, None, None]
+            self._keep(h, cursor.pixel)
+        column = cursor.pixel[1]
+        window = memory["row"][:, column : column + self.left + 1].flatten(1)
+        from_above = memory["from above"][column] if self.above else self.bias
+        return torch.addmm(from_above, window, memory["weight"])[:, :, None, None]
 
     def _keep(self, h: Float[Tensor, "batch inputs 1 1"], pixel: tuple[int, int] | None) -> None:
         if pixel is not None:
-            self.memory[:, -1, self.left + pixel[1]] = h[:, :, 0, 0]
+            self.memory["row"][:, self.left + pixel[1]] = h.flatten(1)
+
+    def _next_row(self) -> None:
+        """The row that was being filled is the lowest of those above from now on."""
+        row, rows = self.memory["row"], self.memory["rows above"]
+        if self.above:
+            rows = torch.cat([rows[:, :, 1:], row.transpose(1, 2).unsqueeze(2)], 2)
+            added = F.conv2d(rows, self.memory["weight above"], self.bias)
+            self.memory["rows above"] = rows
+            self.memory["from above"] = added.squeeze(2).permute(2, 0, 1).contiguous()  # [W, batch, outputs]
+        self.memory["row"] = torch.zeros_like(row)
 
 
 class HorizontalConv(MaskedConv):
@@ -314,12 +326,8 @@ class VerticalConv(Remembering):
 
     def whole(self, h: Float[Tensor, "batch inputs H W"]) -> Float[Tensor, "batch outputs H W"]:
         """All pixels at once, zeros around the image."""
-        if self.strict:
-            padded = F.pad(
-                h, (self.side, self.side, self.rows, -1)
-            )  # without the last row, which nobody sees
-        else:
-            padded = F.pad(h, (self.side, self.side, self.rows - 1, 0))
+        below = -1 if self.strict else 0  # nobody sees the last row
+        padded = F.pad(h, (self.side, self.side, self.rows - 1 - below, below))
         return F.conv2d(padded, self.weight, self.bias)
 
     def step(self, h: Float[Tensor, "batch inputs *old"]) -> Float[Tensor, "batch outputs 1 new"]:
@@ -328,24 +336,24 @@ class VerticalConv(Remembering):
         The memory is the window's rows. A strict layer is fed pixel by pixel and collects the row at the
         bottom; the others are given whole rows.
         """
-        if self.memory is None:
-            self.memory = h.new_zeros(
-                len(h), h.shape[1], self.rows, self.side + self.cursor.width + self.side
-            )
-        if self.strict and self.cursor.fed is not None:
-            self.memory[:, :, -1, self.side + self.cursor.fed[1]] = h[:, :, 0, 0]
-        if not self.cursor.new_row:
+        cursor, memory = self.cursor, self.memory
+        if "rows" not in memory:
+            width = self.side + cursor.width + self.side
+            memory["rows"] = h.new_zeros(len(h), h.shape[1], self.rows, width)
+        if self.strict and cursor.fed is not None:
+            memory["rows"][:, :, -1, self.side + cursor.fed[1]] = h.flatten(1)
+        if not cursor.new_row:
             return h.new_empty(len(h), len(self.bias), 1, 0)
         if not self.strict:
             self._next_row()
-            self.memory[:, :, -1, self.side : self.side + self.cursor.width] = h[:, :, 0]
-        z = F.conv2d(self.memory, self.weight, self.bias)
+            memory["rows"][:, :, -1, self.side : self.side + cursor.width] = h.squeeze(2)
+        z = F.conv2d(memory["rows"], self.weight, self.bias)
         if self.strict:
             self._next_row()
         return z
 
     def _next_row(self) -> None:
-        self.memory = F.pad(self.memory[:, :, 1:], (0, 0, 0, 1))
+        self.memory["rows"] = F.pad(self.memory["rows"][:, :, 1:], (0, 0, 0, 1))
 
 
 class Crossing(Remembering):
@@ -358,9 +366,9 @@ class Crossing(Remembering):
     def step(self, h: Float[Tensor, "batch features 1 new"]) -> Float[Tensor, "batch features 1 1"]:
         """Keep a row that is new; hand out the column of the pixel."""
         if self.cursor.new_row:
-            self.memory = h
+            self.memory["row"] = h
         column = self.cursor.pixel[1]
-        return self.memory[:, :, :, column : column + 1]
+        return self.memory["row"][:, :, :, column : column + 1]
 
 
 class Pointwise(Remembering):
@@ -399,19 +407,14 @@ class Pointwise(Remembering):
     def begin(self, cursor: Cursor) -> None:
         """Mask the weights once."""
         super().begin(cursor)
-        self._masked = self.weight * self.mask
-
-    def end(self) -> None:
-        """Forget them."""
-        super().end()
-        self._masked = None
+        self.memory["weight"] = self.weight * self.mask
 
     def step(self, h: Float[Tensor, "batch inputs 1 new"]) -> Float[Tensor, "batch outputs 1 new"]:
         """(M ⊙ W) h + b at the pixels that are new."""
-        return self._product(h, self._masked)
+        return self._product(h, self.memory["weight"])
 
     def _product(self, h: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(h.movedim(1, 3), weight, self.bias).movedim(3, 1)
+        return F.linear(h.permute(0, 2, 3, 1), weight, self.bias).permute(0, 3, 1, 2)
 
 
 class Readout(nn.Module):

@@ -164,7 +164,7 @@ def test_after_caching_the_network_works_on_images_again(generator):
     assert torch.equal(model.logits(x), before)
     model.from_noise(model.noise(2, generator))
     assert torch.equal(model.logits(x), before)
-    assert all(layer.memory is None for layer in model.chain)
+    assert all(layer.memory == {} for layer in model.chain)
 
 
 def test_one_hot_features_are_sorted_by_channel(generator):
