@@ -37,14 +37,12 @@ __all__ = [
     "mask",
 ]
 
-Groups = Int64[Tensor, " features"]
-
 
 def groups(features: int, channels: int) -> Int64[Tensor, " features"]:
     """g(j) = ⌊j·C/features⌋: the colour channel that feature j works for; sorted and as even as possible.
 
-    At its own pixel a feature of group g may depend on the channels before g (and on g itself only in the
-    images that are fed, never in what is predicted).
+    What is predicted of channel g at a pixel may depend on the channels before g of that pixel, and features
+    of group g know no more of it, from the first layer on (mask A).
     """
     if features < channels:
         raise UsageError(f"{features} features, expected at least {channels}: one for each colour channel.")
@@ -77,7 +75,8 @@ class Symbols(nn.Module):
     r"""The features in which a network is given the symbols: φ(x_c) for each channel c, sorted by channel.
 
     φ is one-hot, L features a symbol, or with `cosines` = K smooth in the level and short: 1, then
-    cos(πf(k + ½)/L) for f = 1 … K. Off the image all features are zero, which no symbol has.
+    cos(πf(k + ½)/L) for f = 1 … K. Off the image all features are zero, which no symbol has. Where levels are
+    ordered and many, a network that is given them one by one memorises more and generalises less.
 
     Attributes:
         groups: the colour channel of each feature.

@@ -89,7 +89,9 @@ class GatedPixelCNN(CausalModel):
         channels: features of a pixel in each stack, at least one a colour channel.
         blocks: how many layers after the first.
         first, kernel: k₀, the window of the first layer, at least 3, and k, that of the others; both odd.
-        cosines: K, for symbols whose levels are ordered and many (see `Readout`).
+        inputs, cosines: for symbols whose levels are ordered and many: how many cosines of the level the
+            network is given in place of a one-hot vector (`Symbols`), and gives in place of a logit for each
+            level (`Readout`).
         dropout: probability with which a feature is dropped in training.
         generator: for the first weights; torch's own when not given.
     """

@@ -40,7 +40,7 @@ class PixelCNN(CausalModel):
     r"""h₀ = M_A x, h_{b+1} = h_b + block_b(h_b), logits = readout(h_B).
 
     Source: van den Oord et al. 2016, "Pixel Recurrent Neural Networks", section 3. M_A is a strict masked
-    convolution (mask A) of the one-hot symbols, the blocks have mask B. The sub-pixels of a pixel come in the
+    convolution (mask A) of the symbols, the blocks have mask B. The sub-pixels of a pixel come in the
     order of its channels.
 
     A window of side k sees ⌊k/2⌋ columns to the right in each row further up, and no layer sees anything in
@@ -55,7 +55,9 @@ class PixelCNN(CausalModel):
         channels: features of a pixel, at least two a colour channel.
         blocks: how many residual blocks.
         first, kernel: k₀, the window of the first layer, and k, that of the blocks, both odd.
-        cosines: K, for symbols whose levels are ordered and many (see `Readout`).
+        inputs, cosines: for symbols whose levels are ordered and many: how many cosines of the level the
+            network is given in place of a one-hot vector (`Symbols`), and gives in place of a logit for each
+            level (`Readout`).
         dropout: probability with which a feature is dropped in training.
         generator: for the first weights; torch's own when not given.
     """

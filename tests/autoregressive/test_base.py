@@ -71,6 +71,13 @@ def test_labels_reach_the_logits(chain, generator):
     assert not torch.allclose(chain.log_prob(x, y), chain.log_prob(x))
 
 
+def test_a_model_takes_no_labels_unless_it_has_classes(chain):
+    assert chain.classes is None
+    with pytest.raises(UsageError, match="Chain is not class-conditional"):
+        chain.check_labels(torch.tensor([0]), 1)
+    assert AutoregressiveModel((1, 1, 1), 2, classes=3).classes == 3
+
+
 def test_the_naive_loop_runs_the_network_once_a_symbol(chain, generator):
     chain.sample(5, generator=generator)
     assert chain.calls == chain.dims
@@ -173,7 +180,8 @@ def test_nothing_that_a_homework_withholds_is_needed():
     """Base, orders, training and the package itself import without the models that students write."""
     code = """if True:
         import sys
-        withheld = {f"dulcourse.autoregressive.{name}" for name in ("histogram", "mixture", "made")}
+        written = ("histogram", "mixture", "made", "causal", "pixelcnn", "gated_pixelcnn")
+        withheld = {f"dulcourse.autoregressive.{name}" for name in written}
         sys.modules |= dict.fromkeys(withheld)  # importing one now fails
         import dulcourse.autoregressive.base, dulcourse.autoregressive.orders, dulcourse.training
         from dulcourse.autoregressive import base
