@@ -1,5 +1,6 @@
 """Flows and latent-variable models on their way: images go to a first party, and only z to the second."""
 
+import math
 from functools import cache
 from types import SimpleNamespace
 from typing import ClassVar
@@ -14,7 +15,7 @@ from autograder.grading import grade_class, regrade_class
 from autograder.reference import References, Trusted, public_images
 from autograder.release import public
 from autograder.results import Verdict, read_result
-from autograder.rubric import Model, load_module, load_rubric
+from autograder.rubric import Model, Problem, Rubric, Sampler, load_module, load_rubric
 from dulcourse.referee.exam import Exam
 from dulcourse.referee.respondent import LocalRespondent
 from tests.autograder.parties import (
@@ -29,6 +30,7 @@ from tests.autograder.parties import (
 )
 
 REFERENCE = load_module(TINY / "solutions" / "pair" / "reference.py")
+MORE = load_module(TINY / "solutions" / "more" / "reference.py")
 KEY = b"sixteen bytes !!"
 
 
@@ -64,6 +66,22 @@ def remembering() -> Remembering:
     return model
 
 
+@cache
+def tables() -> dict:
+    return {"labelled": MORE.labelled(9, "smoke"), "scarce": MORE.scarce(9, "smoke")}
+
+
+class Ignoring(MORE.Labelled):
+    """The mean over the classes, whatever the label."""
+
+    def __init__(self, like):
+        super().__init__()
+        self.load_state_dict(like.state_dict())
+
+    def logits(self, x, y=None):
+        return self.table.softmax(1).mean(0).log().expand(len(x), -1, -1, -1, -1)
+
+
 def dies_of(question: str, verdict: Verdict = Verdict.kernel_died) -> Behaviour:
     return Behaviour(models=good, deadly={question: verdict})
 
@@ -77,24 +95,27 @@ BEHAVIOURS = {
     "dies_of_sample": dies_of("line.sample"),
     "breaks_out_of_decode": dies_of("blind.decode", Verdict.sandbox_violation),
     "late": Behaviour(models=good, verdict=Verdict.timeout, last_cell=4),
+    "more": Behaviour(models=lambda: tables()),
+    "ignores_labels": Behaviour(models=lambda: {"labelled": Ignoring(tables()["labelled"])}),
     "no_replay": Behaviour(models=good, replay=Verdict.timeout, deadly={"line.claim": Verdict.kernel_died}),
 }
 
 
 class Room:
-    """A course with the homework `pair`, a class, and what the parties saw."""
+    """A course with one homework of several families, a class, and what the parties saw."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, assignment, reference, models):
         self.course, self.klass, self.out = course(folder / "course"), folder / "class", folder / "out"
-        write_release(self.course, "pair")
-        for name in ("line", "blind"):
-            save_reference(self.course, "pair", name, getattr(REFERENCE, name)(0, "smoke"))
+        self.assignment = assignment
+        write_release(self.course, assignment)
+        for name in models:
+            save_reference(self.course, assignment, name, getattr(reference, name)(0, "smoke"))
         self.log: list = []
 
     def grade(self, word):
-        hand_in(self.klass, word, word, self.course, "pair")
+        hand_in(self.klass, word, word, self.course, self.assignment)
         options = {"tier": "smoke", "slots": 1, "sandboxes": parties(self.log, behaviours=BEHAVIOURS)}
-        assert grade_class(self.course, "pair", self.klass, self.out, **options) == 0
+        assert grade_class(self.course, self.assignment, self.klass, self.out, **options) == 0
         return self.result(word)
 
     def result(self, word):
@@ -107,7 +128,13 @@ class Room:
 @pytest.fixture
 def room(tmp_path, monkeypatch) -> Room:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return Room(tmp_path)
+    return Room(tmp_path, "pair", REFERENCE, ("line", "blind"))
+
+
+@pytest.fixture
+def more(tmp_path, monkeypatch) -> Room:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return Room(tmp_path, "more", MORE, ("labelled", "scarce"))
 
 
 @pytest.fixture
@@ -220,6 +247,33 @@ def test_references_of_every_family_are_calibrated_and_released(room, monkeypatc
     assert np.mean(blind["reference_bits"]) == pytest.approx(1.3, abs=0.3)
 
 
+# --- labels, and finite data -------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_conditional_model_is_told_labels_and_pays_for_them(more):
+    result = more.grade("more")
+    assert more.points("more") == {
+        "function:double": 1,
+        "model:labelled": 4,
+        "sampler:labelled": 4,
+        "model:scarce": 2,
+    }
+    labelled, scarce = (item.measurement for item in result.items if item.kind == "model")
+    assert labelled.label_gap > 0.05
+    assert labelled.images == 192  # a quarter gets wrong labels, and no score
+    assert labelled.bits_per_dim - labelled.own_bits_per_dim == pytest.approx(math.log2(10) / 64, abs=0.05)
+    assert scarce.images == 360
+    assert scarce.own_bits_per_dim == pytest.approx(scarce.bits_per_dim, abs=1e-4)  # all positions
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_whoever_ignores_labels_is_told_so(more):
+    item = next(item for item in more.grade("ignores_labels").items if item.id == "model:labelled")
+    assert item.measurement.label_gap == pytest.approx(0, abs=0.05)
+    assert any("labels are ignored" in word for word in item.words)
+
+
 # --- what a rubric may say of models -----------------------------------------------------------------------
 
 GLYPHS = {"data": "glyphs", "shape": (1, 8, 8), "levels": 4, "reference": "r", "points": 1}
@@ -241,3 +295,18 @@ GLYPHS = {"data": "glyphs", "shape": (1, 8, 8), "levels": 4, "reference": "r", "
 def test_a_model_says_what_its_family_needs(said, words):
     with pytest.raises(ValueError, match=words):
         Model(name="m", **GLYPHS, **said)
+
+
+def test_samples_are_of_autoregressive_models_and_finite_data_of_one(tmp_path):
+    flow = Model(name="m", family="flow", **GLYPHS)
+    with pytest.raises(ValueError, match="no autoregressive model of this name"):
+        _rubric(tmp_path, flow, Sampler(model="m", points=1))
+    finite = GLYPHS | {"data": "digits", "points": 0}
+    with pytest.raises(ValueError, match="same finite data, 'digits'"):
+        _rubric(tmp_path, Model(name="a", **finite), Model(name="b", **finite))
+
+
+def _rubric(folder, *items):
+    return Rubric(
+        name="r", title="R", folder=folder, problems=(Problem(name="p", title="P", items=items),), tiers={}
+    )
