@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dulcourse.errors import UsageError, unknown
 from dulcourse.flows.base import Transform, per_event
-from dulcourse.flows.monotone import Monotone
+from dulcourse.flows.monotone import Monotone, positive_bound
 
 __all__ = ["LOGISTIC", "NORMAL", "Law", "MixtureCDF", "MixtureMap"]
 
@@ -111,6 +111,7 @@ class MixtureMap(Monotone):
         law: "normal" or "logistic", the distribution F of each component.
         target: "normal" or "logistic", the distribution G that z has if x follows the mixture.
         low, high: where x lives. θ = 0 puts K equal components of the size of their distance in there.
+        bound: a component's scale stays within e^±bound of that size, so that no parameter can overflow.
     """
 
     def __init__(
@@ -120,18 +121,20 @@ class MixtureMap(Monotone):
         target: str = "normal",
         low: float = -3.0,
         high: float = 3.0,
+        bound: float = 6.0,
     ):
         super().__init__()
         _check(components, law, target, low, high)
         self.numbers, self.law, self.target = 3 * components, LAWS[law], LAWS[target]
-        self.width = (high - low) / components
+        self.width, self.bound = (high - low) / components, positive_bound(bound)
         self.centres = [low + (k + 0.5) * self.width for k in range(components)]
 
     def mixture(self, parameters: Parameters) -> tuple[Components, Components, Components]:
         """log π, μ and log s, from the numbers θ: the centres and their distance are the units."""
         logits, means, log_scales = parameters.chunk(3, -1)
         means = means * self.width + means.new_tensor(self.centres)
-        return F.log_softmax(logits, -1), means, log_scales + math.log(self.width)
+        log_scales = self.bound * torch.tanh(log_scales / self.bound) + math.log(self.width)
+        return F.log_softmax(logits, -1), means, log_scales
 
     def log_cdf(self, x: Numbers, parameters: Parameters) -> tuple[Numbers, Numbers]:
         """log u and log(1 − u) of u = Σ_k π_k F((x − μ_k)/s_k), each accurate where it is far below 0."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dulcourse.errors import UsageError
 
-__all__ = ["Monotone", "ScaleShift", "Shift", "Standardise"]
+__all__ = ["Monotone", "ScaleShift", "Shift", "Standardise", "positive_bound"]
 
 Numbers = Float[Tensor, "*event"]
 Parameters = Float[Tensor, "*any numbers"]
@@ -60,7 +60,7 @@ class ScaleShift(Monotone):
 
     def __init__(self, bound: float = 3.0):
         super().__init__()
-        self.bound = _positive(bound)
+        self.bound = positive_bound(bound)
 
     def forward(self, x: Numbers, parameters: Parameters) -> tuple[Numbers, Numbers]:
         """x·exp(s) + t."""
@@ -94,7 +94,8 @@ class Standardise(ScaleShift):
         return z * (-s).exp() + mean, s
 
 
-def _positive(bound: float) -> float:
+def positive_bound(bound: float) -> float:
+    """The bound of log-scales if it is above 0, else an error."""
     if not bound > 0:
         raise UsageError(f"bound is {bound}, expected a number above 0: s moves between −bound and bound.")
     return bound

@@ -116,7 +116,7 @@ def test_the_inverse_reaches_the_tolerance_that_float32_has(law, target, seed, c
 @example(gap=1e4, law="normal")
 def test_components_far_apart_leave_a_gap_that_does_no_harm(gap, law):
     """Between them the slope underflows; the inverse, its slope and its gradient are finite nevertheless."""
-    map = MixtureMap(2, law, "normal", -gap, gap)
+    map = MixtureMap(2, law, "normal", -gap, gap, bound=40.0)
     theta = torch.tensor([0.0, 0.0, 0.0, 0.0, -math.log(gap), -math.log(gap)]).requires_grad_()
     z = torch.linspace(-3, 3, 13).requires_grad_()
     x, log_slope = map.inverse(z, theta)
@@ -130,9 +130,9 @@ def test_gradients_are_those_of_finite_differences(law, target, float64):
     map, theta = some(2, law, target, 0, 0.5)
     x = torch.tensor([[0.5, 4.0]], requires_grad=True)
     theta.requires_grad_()
-    assert torch.autograd.gradcheck(map, (x, theta))
+    assert torch.autograd.gradcheck(map, (x, theta), fast_mode=True)
     z = map(x, theta)[0].detach().requires_grad_()
-    assert torch.autograd.gradcheck(map.inverse, (z, theta))
+    assert torch.autograd.gradcheck(map.inverse, (z, theta), fast_mode=True)
 
 
 @pytest.mark.parametrize("name", LAWS)
