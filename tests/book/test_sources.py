@@ -71,7 +71,7 @@ def test_notebooks_carry_the_header_that_makes_them_notebooks(page):
 
 @pytest.mark.parametrize("page", with_code(), ids=name)
 def test_every_figure_says_what_it_shows(page):
-    drawn = r"plt\.show\(\)|^plotting\.(curves|dependency|distribution|show_images)\("
+    drawn = r"plt\.show\(\)|^\w+\.figure\(|^plotting\.(curves|dependency|distribution|show_images)\("
     for options, code in cells(page):
         if re.search(drawn, code, re.M):
             alt = options.get("mystnb", {}).get("image", {}).get("alt", "")
@@ -112,6 +112,12 @@ def test_a_chapter_has_its_shape(page):
     assert exercises == re.findall(r"^```\{solution-start\} (\S+)\n:class: dropdown$", text, re.M)
 
 
+@pytest.mark.parametrize("page", with_code(), ids=name)
+def test_a_chapter_asks_its_reader(page):
+    if page in chapters():
+        assert page.read_text().count(":::{quiz}") >= 2, "quick checks: two or more (CONTRIBUTING.md)"
+
+
 def test_references_lead_somewhere():
     text = "".join(page.read_text() for page in pages())
     labels = re.findall(r"^\$\$ \(([\w-]+)\)$", text, re.M) + re.findall(r"^\(([\w-]+)\)=$", text, re.M)
@@ -123,4 +129,31 @@ def test_references_lead_somewhere():
     assert used
     assert set(used) <= set(labels)
     cited = {key for group in re.findall(r"\{cite\}`([^`]+)`", text) for key in group.split(",")}
-    assert cited == set(re.findall(r"^@\w+\{([^,]+),", (ROOT / "book/references.bib").read_text(), re.M))
+    assert cited
+    assert cited <= {key for key, _ in papers()}
+
+
+def papers() -> list[tuple[str, str]]:
+    """Key and fields of each entry of the bibliography."""
+    entries = re.split(r"\n(?=@)", (ROOT / "book/references.bib").read_text())
+    return [re.match(r"@\w+\{([^,]+),(.*)", entry, re.S).groups() for entry in entries]
+
+
+def test_every_paper_says_who_what_where_and_when():
+    keys = [key for key, _ in papers()]
+    assert len(keys) == len(set(keys))
+    for key, entry in papers():
+        fields = dict(re.findall(r"^ +(\w+) = \{(.*)\},?$", entry, re.M))
+        assert {"author", "title", "year"} <= set(fields), key
+        assert {"journal", "booktitle", "publisher"} & set(fields), key
+        assert re.search(r"\d{4}", key)[0] == fields["year"], key
+        assert re.sub(r"\W", "", fields["author"].split(",")[0].lower())[-4:] in key or "\\" in entry, key
+
+
+def test_every_term_that_is_linked_is_in_the_glossary():
+    glossary = ROOT / "book/glossary.md"
+    terms = set(re.findall(r"^(?=\w)([^\n]+)\n  \S", glossary.read_text().split("```{glossary}")[1], re.M))
+    used = set(re.findall(r"\{term\}`([^`]+)`", "".join(page.read_text() for page in pages())))
+    assert len(terms) > 25
+    assert used
+    assert used <= terms
