@@ -15,8 +15,9 @@
 # %% [markdown] nbgrader={"grade": false, "grade_id": "title", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # # Homework 3. Latent-variable models
 #
-# You will estimate a likelihood that nobody can add up, differentiate through a random draw, and train two models that
-# paint a whole glyph at once from eight random numbers. All of it is judged by the same unit as before: **bits**.
+# You will estimate a likelihood that nobody can add up, differentiate through a random draw, and train two models
+# that paint a whole glyph at once from eight random numbers. All of it is judged by the same unit as before:
+# **bits**.
 #
 # | problem | you write | points |
 # |---|---|---|
@@ -26,27 +27,31 @@
 # | 4. Many samples, a tighter bound | the importance-weighted bound, a model trained with it | 20 |
 # | In words | what the bounds bound, and a mistake worth recognising (graded by hand) | 10 |
 #
-# **How to work.** Fill in every `# YOUR CODE HERE`. Keep the names of functions and classes, and do not edit or delete
-# the other cells (the grader restores them); new cells of your own are welcome. `handin.check("…")` at the end of each
-# problem runs the grader's own checks on public examples and says in words what is wrong; call it in a cell of your own
-# as often as you like. A problem that is not solved yet says so and stops nobody, and an error in one problem costs
-# that problem only. (The library's own latent-variable models are put away while your homework is graded: what they do is what
-# you are asked to write.)
+# **How to work.** Fill in every `# YOUR CODE HERE`. Keep the names of functions and classes, and do not edit or
+# delete the other cells (the grader restores them); new cells of your own are welcome. `handin.check("…")` at the end
+# of each problem runs the grader's own checks on public examples and says in words what is wrong; call it in a cell
+# of your own as often as you like. A problem that is not solved yet says so and stops nobody, and an error in one
+# problem costs that problem only. (The library's own latent-variable models are put away while your homework is
+# graded: what they do is what you are asked to write.)
 #
 # **How it is scored.** Functions are called on inputs that you have not seen, and their answers compared with ours. A
 # model is scored in bits per dimension on fresh images that nobody has seen, drawn when your homework is graded: full
 # points at the level of our own model of the same size and training, falling in a straight line to none. The referee
-# reads neither what your notebook prints nor the bound that it computes. It plays a message through your model, in two
-# halves that cannot talk to each other:
+# reads neither what your notebook prints nor the bound that it computes. It plays a message through your model, in
+# two halves that cannot talk to each other:
 #
-# 1. your **encoder** gets the images and answers with the mean $\mu$ and $\log\sigma$ of each $q(z \mid x)$; then it is shut down;
-# 2. the referee draws $z = \mu + \sigma\varepsilon$ itself, and your **decoder**, started anew from your saved weights, gets $z$ and nothing else.
+# 1. your **encoder** gets the images and answers with the mean $\mu$ and $\log\sigma$ of each $q(z \mid x)$; then it
+#    is shut down;
+# 2. the referee draws $z = \mu + \sigma\varepsilon$ itself, and your **decoder**, started anew from your saved
+#    weights, gets $z$ and nothing else.
 #
-# An image is charged $\log_2 q(z \mid x) - \log_2 p(z) - \log_2 p(x \mid z)$ bits, which is what your own bound should say on
-# average. So whatever your encoder tells your decoder it must say in $z$, and every bit of it is paid for.
+# An image is charged $\log_2 q(z \mid x) - \log_2 p(z) - \log_2 p(x \mid z)$ bits, which is what your own bound
+# should say on average. So whatever your encoder tells your decoder it must say in $z$, and every bit of it is paid
+# for.
 #
-# **Shapes and units.** Images `x` are int64 `[batch, 1, 8, 8]` with levels 0 to 3. Where there are several draws for each
-# image they come first: `[samples, batch]`. Every probability is a natural logarithm, in nats, until the last line.
+# **Shapes and units.** Images `x` are int64 `[batch, 1, 8, 8]` with levels 0 to 3. Where there are several draws for
+# each image they come first: `[samples, batch]`. Every probability is a natural logarithm, in nats, until the last
+# line.
 #
 # **Time.** The whole notebook has ten minutes on one CPU core; our solution takes about two. What was handed in
 # before the time is up is scored.
@@ -71,7 +76,7 @@ handin.begin("hw3_latent")
 
 # Sizes that suffice for full points in each tier. You may choose your own; the time limit stays.
 STEPS = {
-    "smoke": {"warm_up": 150, "vae": 450, "iwae": 300},
+    "smoke": {"warm_up": 100, "vae": 400, "iwae": 200},
     "cpu": {"warm_up": 500, "vae": 2500, "iwae": 2000},
     "gpu": {"warm_up": 500, "vae": 2500, "iwae": 2000},
 }[tier]
@@ -95,21 +100,23 @@ plotting.show_images(glyphs["train"].x[:16], levels=4)
 # %% [markdown] nbgrader={"grade": false, "grade_id": "estimators-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "estimators"}
 # ## Problem 1. A sum over what was not seen
 #
-# A latent-variable model says how an image comes about: first something that nobody sees is drawn, $z \sim p(z)$, then the
-# image, $x \sim p(x \mid z)$, whose pixels may all be drawn at once because $z$ has settled what they have in common. What
-# we want to know, and what a code pays for, is the probability of the image alone:
+# A latent-variable model says how an image comes about: first something that nobody sees is drawn, $z \sim p(z)$,
+# then the image, $x \sim p(x \mid z)$, whose pixels may all be drawn at once because $z$ has settled what they have
+# in common. What we want to know, and what a code pays for, is the probability of the image alone:
 #
 # $$ p(x) = \sum_z p(z)\, p(x \mid z). $$
 #
 # ### Exactly, where $z$ has few values
 #
-# Take a $z$ with $C$ values, "clusters". Then the sum can simply be done. But not with numbers: an image has many pixels,
-# so $p(x \mid z)$ is a product of many factors below one, easily $e^{-1000}$, and the smallest positive number of a computer is about
-# $e^{-745}$. Everything stays a logarithm, and sums are taken by
-# $\operatorname{logsumexp}_z a_z = \log \sum_z e^{a_z}$, which `torch.logsumexp` computes without ever leaving log space.
+# Take a $z$ with $C$ values, "clusters". Then the sum can simply be done. But not with numbers: an image has many
+# pixels, so $p(x \mid z)$ is a product of many factors below one, easily $e^{-1000}$, and the smallest positive
+# number of a computer is about $e^{-745}$. Everything stays a logarithm, and sums are taken by
+# $\operatorname{logsumexp}_z a_z = \log \sum_z e^{a_z}$, which `torch.logsumexp` computes without ever leaving log
+# space.
 #
-# **Write `exact_log_prob(log_prior, log_likelihood)`** for `log_prior` $= \log p(z)$, `[clusters]`, and `log_likelihood` $= \log p(x \mid z)$,
-# `[clusters, batch]`: the table has a column for each image. Result: $\log p(x)$, `[batch]`.
+# **Write `exact_log_prob(log_prior, log_likelihood)`** for `log_prior` $= \log p(z)$, `[clusters]`, and
+# `log_likelihood` $= \log p(x \mid z)$, `[clusters, batch]`: the table has a column for each image. Result:
+# $\log p(x)$, `[batch]`.
 
 
 # %% nbgrader={"grade": false, "grade_id": "exact-log-prob", "locked": false, "schema_version": 3, "solution": true, "task": false} dulcourse={"problem": "estimators"}
@@ -123,30 +130,32 @@ def exact_log_prob(log_prior: torch.Tensor, log_likelihood: torch.Tensor) -> tor
 # %% [markdown] nbgrader={"grade": false, "grade_id": "sampling-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "estimators"}
 # ### By drawing from the prior
 #
-# Where $z$ has too many values to list, the sum is an expectation, $p(x) = \mathbb{E}_{z \sim p(z)}[p(x \mid z)]$, and
-# an expectation is estimated by a mean over draws $z_1, \dots, z_K \sim p(z)$:
+# Where $z$ has too many values to list, the sum is an expectation, $p(x) = \mathbb{E}_{z \sim p(z)}[p(x \mid z)]$,
+# and an expectation is estimated by a mean over draws $z_1, \dots, z_K \sim p(z)$:
 #
 # $$ p(x) \approx \frac{1}{K} \sum_{k=1}^{K} p(x \mid z_k). $$
 #
-# **Write `prior_sampling(log_likelihood, z)`**: the logarithm of this mean, `[batch]`, for `z` int64 `[samples, batch]` that has already
-# been drawn from the prior, $K$ = `samples` for each image. `table.gather(0, z)` looks up, in column $n$ of `table`, the rows
-# `z[:, n]`. Mind what you average: the mean of $p$, not of $\log p$.
+# **Write `prior_sampling(log_likelihood, z)`**: the logarithm of this mean, `[batch]`, for `z` int64
+# `[samples, batch]` that has already been drawn from the prior, $K$ = `samples` for each image. `table.gather(0, z)`
+# looks up, in column $n$ of `table`, the rows `z[:, n]`. Mind what you average: the mean of $p$, not of $\log p$.
 #
 # ### By drawing where it matters
 #
-# Most draws from the prior explain some other image and contribute next to nothing. So draw from a **proposal** $q(z \mid x)$ that
-# knows the image, and correct for having done so:
+# Most draws from the prior explain some other image and contribute next to nothing. So draw from a **proposal**
+# $q(z \mid x)$ that knows the image, and correct for having done so:
 #
 # $$ p(x) = \mathbb{E}_{z \sim q(z \mid x)}\!\left[ \frac{p(z)\, p(x \mid z)}{q(z \mid x)} \right]
 #         \approx \frac{1}{K} \sum_{k=1}^{K} w_k, \qquad w_k = \frac{p(z_k)\, p(x \mid z_k)}{q(z_k \mid x)}. $$
 #
-# The best proposal is the posterior $p(z \mid x)$: then every $w_k$ is exactly $p(x)$, and one draw would do. How far we are from that is
-# seen in the weights themselves. If all are equal, $K$ draws are worth $K$; if one is far above all others, they are worth one. In between counts
-# the **effective sample size** $\left(\sum_k w_k\right)^2 / \sum_k w_k^2$.
+# The best proposal is the posterior $p(z \mid x)$: then every $w_k$ is exactly $p(x)$, and one draw would do. How far
+# we are from that is seen in the weights themselves. If all are equal, $K$ draws are worth $K$; if one is far above
+# all others, they are worth one. In between counts the **effective sample size**
+# $\left(\sum_k w_k\right)^2 / \sum_k w_k^2$.
 #
-# **Write `importance_sampling(log_prior, log_likelihood, log_proposal, z)`** for `log_proposal` $= \log q(z \mid x)$, `[clusters, batch]`, and `z` drawn from it,
-# `[samples, batch]`; and **write `effective_samples(log_w)`** for $\log w$ `[samples, batch]`. Both return `[batch]`, and both must survive weights
-# that are zero as numbers. (Multiplying all $w_k$ by the same number does not change the effective sample size.)
+# **Write `importance_sampling(log_prior, log_likelihood, log_proposal, z)`** for `log_proposal` $= \log q(z \mid x)$,
+# `[clusters, batch]`, and `z` drawn from it, `[samples, batch]`; and **write `effective_samples(log_w)`** for
+# $\log w$ `[samples, batch]`. Both return `[batch]`, and both must survive weights that are zero as numbers.
+# (Multiplying all $w_k$ by the same number does not change the effective sample size.)
 
 
 # %% nbgrader={"grade": false, "grade_id": "sampling", "locked": false, "schema_version": 3, "solution": true, "task": false} dulcourse={"problem": "estimators"}
@@ -178,9 +187,9 @@ def effective_samples(log_w: torch.Tensor) -> torch.Tensor:
 # %% [markdown] nbgrader={"grade": false, "grade_id": "estimators-look-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "estimators"}
 # ### Look at it
 #
-# A model whose likelihood we can check: a cluster for each of 512 training glyphs, $p(z) = 1/512$, and pixels that are likely to have the
-# level of their cluster's glyph or one close to it. The proposal looks at the upper half of an image only, and sometimes (one draw in ten)
-# not at all, so that no cluster is impossible.
+# A model whose likelihood we can check: a cluster for each of 512 training glyphs, $p(z) = 1/512$, and pixels that
+# are likely to have the level of their cluster's glyph or one close to it. The proposal looks at the upper half of an
+# image only, and sometimes (one draw in ten) not at all, so that no cluster is impossible.
 
 
 # %% nbgrader={"grade": false, "grade_id": "estimators-figure", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "estimators"}
@@ -237,9 +246,9 @@ if handin.session.mode == "train":
         print("the estimators are not written yet.")
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "estimators-graded-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "estimators"}
-# Both methods are right *on average*, as long as one averages probabilities. Their logarithms are too low on average, because the
-# logarithm is concave: a few lucky draws cannot make up for many unlucky ones. Remember this band that reaches up to the
-# exact value from below. In problems 3 and 4 it becomes something to maximise.
+# Both methods are right *on average*, as long as one averages probabilities. Their logarithms are too low on average,
+# because the logarithm is concave: a few lucky draws cannot make up for many unlucky ones. Remember this band that
+# reaches up to the exact value from below. In problems 3 and 4 it becomes something to maximise.
 
 # %% nbgrader={"grade": true, "grade_id": "estimators-graded", "locked": true, "points": 20, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "estimators"}
 handin.check("estimators")
@@ -248,31 +257,37 @@ handin.check("estimators")
 # ## Problem 2. The gradient of an expectation
 #
 # To make a proposal good we will have to move it, so we need derivatives of
-# $J(\mu, \log\sigma) = \mathbb{E}_{z \sim q}[f(z)]$ with respect to the parameters of the distribution that $z$ is drawn from. Let $q = \mathcal{N}(\mu, \operatorname{diag}\sigma^2)$ over $d$ latents, and let
-# draws be made as $z_k = \mu + \sigma \varepsilon_k$ with $\varepsilon_k \sim \mathcal{N}(0, I)$. There are two ways.
+# $J(\mu, \log\sigma) = \mathbb{E}_{z \sim q}[f(z)]$ with respect to the parameters of the distribution that $z$ is
+# drawn from. Let $q = \mathcal{N}(\mu, \operatorname{diag}\sigma^2)$ over $d$ latents, and let draws be made as
+# $z_k = \mu + \sigma \varepsilon_k$ with $\varepsilon_k \sim \mathcal{N}(0, I)$. There are two ways.
 #
 # **The score function** (also: likelihood ratio, REINFORCE) differentiates the density and leaves $f$ alone:
 #
 # $$ \nabla J = \int f(z)\, \nabla q(z)\, dz = \mathbb{E}_{z \sim q}\big[ (f(z) - b)\, \nabla \log q(z) \big]. $$
 #
-# The baseline $b$ changes nothing on average, because $\mathbb{E}[\nabla \log q] = \nabla \int q = 0$, as long as it does not depend on this draw. For our $q$,
-# elementwise over the latents, and with $z - \mu = \sigma\varepsilon$,
+# The baseline $b$ changes nothing on average, because $\mathbb{E}[\nabla \log q] = \nabla \int q = 0$, as long as it
+# does not depend on this draw. For our $q$, elementwise over the latents, and with $z - \mu = \sigma\varepsilon$,
 #
 # $$ \nabla_{\mu} \log q(z) = \frac{z - \mu}{\sigma^2} = \frac{\varepsilon}{\sigma}, \qquad \nabla_{\log\sigma} \log q(z) = \varepsilon^2 - 1. $$
 #
-# **Write `score_gradient(log_std, noise, values, baseline)`** for `log_std` $= \log\sigma$ `[latents]`, `noise` $= \varepsilon_k$ `[samples, latents]`, `values` $= f(z_k)$ and `baseline` $= b_k$,
-# both `[samples]`. It returns a pair, each part `[samples, latents]`: *every draw's own* estimate of $\nabla_\mu J$ and of $\nabla_{\log \sigma} J$.
+# **Write `score_gradient(log_std, noise, values, baseline)`** for `log_std` $= \log\sigma$ `[latents]`, `noise`
+# $= \varepsilon_k$ `[samples, latents]`, `values` $= f(z_k)$ and `baseline` $= b_k$, both `[samples]`. It returns a
+# pair, each part `[samples, latents]`: *every draw's own* estimate of $\nabla_\mu J$ and of $\nabla_{\log \sigma} J$.
 # (Their mean over the draws is what one would step along; we want to see how they spread.)
 #
-# **Write `leave_one_out(values)`**, a baseline that is free: $b_k$ is the mean of the *other* $K-1$ values, `[samples]`, for $K \ge 2$. (With its own value in
-# it, it would depend on the draw, and pull every estimate towards zero.)
+# **Write `leave_one_out(values)`**, a baseline that is free: $b_k$ is the mean of the *other* $K-1$ values,
+# `[samples]`, for $K \ge 2$. (With its own value in it, it would depend on the draw, and pull every estimate towards
+# zero.)
 #
-# **Reparameterisation** differentiates $f$ and leaves the density alone: $\varepsilon$ has a distribution without parameters, so
-# $\nabla \mathbb{E}_\varepsilon[f(\mu + \sigma\varepsilon)] = \mathbb{E}_\varepsilon[\nabla f(\mu + \sigma\varepsilon)]$, and by the chain rule
+# **Reparameterisation** differentiates $f$ and leaves the density alone: $\varepsilon$ has a distribution without
+# parameters, so
+# $\nabla \mathbb{E}_\varepsilon[f(\mu + \sigma\varepsilon)] = \mathbb{E}_\varepsilon[\nabla f(\mu + \sigma\varepsilon)]$,
+# and by the chain rule
 #
 # $$ \nabla_{\mu} = \frac{\partial f}{\partial z}, \qquad \nabla_{\log\sigma} = \frac{\partial f}{\partial z}\, \sigma\, \varepsilon. $$
 #
-# **Write `pathwise_gradient(log_std, noise, slopes)`** for `slopes` $= \partial f/\partial z$ at each $z_k$, `[samples, latents]`; the same pair.
+# **Write `pathwise_gradient(log_std, noise, slopes)`** for `slopes` $= \partial f/\partial z$ at each $z_k$,
+# `[samples, latents]`; the same pair.
 
 
 # %% nbgrader={"grade": false, "grade_id": "gradients", "locked": false, "schema_version": 3, "solution": true, "task": false} dulcourse={"problem": "gradients"}
@@ -305,10 +320,12 @@ def pathwise_gradient(
 # %% [markdown] nbgrader={"grade": false, "grade_id": "gradients-look-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "gradients"}
 # ### Look at it
 #
-# How much a single draw's estimate of $\partial J / \partial \mu_1$ is off, for two functions. Left: $f(z) = -\tfrac12 \sum_j (z_j - 1)^2$, with ever more latents. The
-# score function hears of all latents at once and cannot tell whose fault $f$ is; the baseline takes away a constant, and reparameterisation asks each latent
-# separately. Right: $f(z) = \cos(\omega z)$, one latent, ever faster waves. Here a derivative says little about what happens a step further on, and the
-# order is the other way round. A trained network is smooth at the scale of $\sigma$, which is why the next problem can rely on reparameterisation.
+# How much a single draw's estimate of $\partial J / \partial \mu_1$ is off, for two functions. Left:
+# $f(z) = -\tfrac12 \sum_j (z_j - 1)^2$, with ever more latents. The score function hears of all latents at once and
+# cannot tell whose fault $f$ is; the baseline takes away a constant, and reparameterisation asks each latent
+# separately. Right: $f(z) = \cos(\omega z)$, one latent, ever faster waves. Here a derivative says little about what
+# happens a step further on, and the order is the other way round. A trained network is smooth at the scale of
+# $\sigma$, which is why the next problem can rely on reparameterisation.
 
 
 # %% nbgrader={"grade": false, "grade_id": "gradients-figure", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "gradients"}
@@ -338,7 +355,7 @@ if handin.session.mode == "train":
                 panels[0].plot(sizes, [found[name] for found in bowl], "o-", label=name)
                 panels[1].plot(waves, [found[name] for found in wave], "o-", label=name)
             panels[0].set(xscale="log", yscale="log", xlabel="number of latents", ylabel="standard deviation")
-            panels[1].set(xscale="log", yscale="log", xlabel="frequency ω of the wave")
+            panels[1].set(yscale="log", xlabel="frequency ω of the wave")
             panels[0].legend()
         plt.show()
     except NotImplementedError:
@@ -350,9 +367,11 @@ handin.check("gradients")
 # %% [markdown] nbgrader={"grade": false, "grade_id": "vae-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "vae"}
 # ## Problem 3. Variational autoencoder
 #
-# Now the latents are eight real numbers with $p(z) = \mathcal{N}(0, I)$, and a network, the **decoder**, turns them into the probabilities of all pixels,
-# $p(x \mid z) = \prod_i p(x_i \mid z)$. The integral $p(x) = \int p(z)\, p(x \mid z)\, dz$ cannot be done. So we take what problem 1 taught: draw from a proposal
-# that knows the image. A second network, the **encoder**, gives one for every image, $q(z \mid x) = \mathcal{N}(\mu(x), \operatorname{diag} \sigma(x)^2)$.
+# Now the latents are eight real numbers with $p(z) = \mathcal{N}(0, I)$, and a network, the **decoder**, turns them
+# into the probabilities of all pixels, $p(x \mid z) = \prod_i p(x_i \mid z)$. The integral
+# $p(x) = \int p(z)\, p(x \mid z)\, dz$ cannot be done. So we take what problem 1 taught: draw from a proposal that
+# knows the image. A second network, the **encoder**, gives one for every image,
+# $q(z \mid x) = \mathcal{N}(\mu(x), \operatorname{diag} \sigma(x)^2)$.
 #
 # ### One bound, two ways to see it
 #
@@ -361,24 +380,28 @@ handin.check("gradients")
 # $$ \log p(x) = \log \mathbb{E}_{z \sim q}[w] \;\ge\; \mathbb{E}_{z \sim q}[\log w] =: \mathrm{ELBO}(x). $$
 #
 # What is lost is exactly how wrong the proposal is: put $p(z)\, p(x \mid z) = p(x)\, p(z \mid x)$ into $w$ to find
-# $\mathrm{ELBO}(x) = \log p(x) - \mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x))$. So maximising it over the decoder makes data likely, and over the encoder makes the proposal right.
-# Sorted the other way,
+# $\mathrm{ELBO}(x) = \log p(x) - \mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x))$. So maximising it over the decoder
+# makes data likely, and over the encoder makes the proposal right. Sorted the other way,
 #
 # $$ \mathrm{ELBO}(x) = \underbrace{\mathbb{E}_{z \sim q}[\log p(x \mid z)]}_{\text{reconstruction}} - \underbrace{\mathrm{KL}\big(q(z \mid x) \,\|\, p(z)\big)}_{\text{what } z \text{ costs}}, \qquad
 #    \mathrm{KL} = \sum_{j} \tfrac12 \left( \mu_j^2 + \sigma_j^2 - 1 \right) - \log \sigma_j . $$
 #
-# The KL between two Gaussians needs no draws, so this form has less noise. As a message: $\mathrm{KL}$ is what it takes to send $z$ just precisely enough, and the
-# reconstruction term is what it takes to correct the picture that $z$ makes. **Both are sums**: over the 64 pixels, and over the 8 latents. (Whoever takes the mean of one and the sum of the
-# other trains a different model, and finds out from the referee.)
+# The KL between two Gaussians needs no draws, so this form has less noise. As a message: $\mathrm{KL}$ is what it
+# takes to send $z$ just precisely enough, and the reconstruction term is what it takes to correct the picture that
+# $z$ makes. **Both are sums**: over the 64 pixels, and over the 8 latents. (Whoever takes the mean of one and the sum
+# of the other trains a different model, and finds out from the referee.)
 #
 # **Write four functions**, `[batch]` or as said, in nats:
 #
-# - `gaussian_kl(mean, log_std)` for `mean` and `log_std` $= \log\sigma$, each `[batch, latents]`. Not $\log\sigma^2$, as in some papers.
+# - `gaussian_kl(mean, log_std)` for `mean` and `log_std` $= \log\sigma$, each `[batch, latents]`. Not $\log\sigma^2$,
+#   as in some papers.
 # - `reparameterise(mean, log_std, noise)`: $z = \mu + \sigma\varepsilon$, for noise of the shape of the mean.
-# - `elbo(logits, x, mean, log_std, beta)`: $\log p(x \mid z) - \beta\, \mathrm{KL}$, for `logits` `[batch, levels, C, H, W]` of one $z$ for each image and `x` int64 `[batch, C, H, W]`. At $\beta = 1$ it is
-#   the bound; what another $\beta$ is good for comes below.
-# - `log_weight(logits, x, z, mean, log_std)`: $\log w = \log p(z) + \log p(x \mid z) - \log q(z \mid x)$ at this very $z$ `[batch, latents]`, with both densities in full, constants included. This is, up to its sign and
-#   unit, what the referee charges, and on average the same as the ELBO.
+# - `elbo(logits, x, mean, log_std, beta)`: $\log p(x \mid z) - \beta\, \mathrm{KL}$, for `logits`
+#   `[batch, levels, C, H, W]` of one $z$ for each image and `x` int64 `[batch, C, H, W]`. At $\beta = 1$ it is the
+#   bound; what another $\beta$ is good for comes below.
+# - `log_weight(logits, x, z, mean, log_std)`: $\log w = \log p(z) + \log p(x \mid z) - \log q(z \mid x)$ at this very
+#   $z$ `[batch, latents]`, with both densities in full, constants included. This is, up to its sign and unit, what
+#   the referee charges, and on average the same as the ELBO.
 
 
 # %% nbgrader={"grade": false, "grade_id": "bound", "locked": false, "schema_version": 3, "solution": true, "task": false} dulcourse={"problem": "vae"}
@@ -422,7 +445,8 @@ def log_weight(
 # %% [markdown] nbgrader={"grade": false, "grade_id": "vae-model-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "vae"}
 # ### The model
 #
-# The class below knows what to do with an encoder and a decoder; it calls your functions. The grader asks for `shape`, `levels`, `latents`, `encode` and `decode`.
+# The class below knows what to do with an encoder and a decoder; it calls your functions. The grader asks for
+# `shape`, `levels`, `latents`, `encode` and `decode`.
 
 
 # %% nbgrader={"grade": false, "grade_id": "latent-model", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "vae"}
@@ -471,22 +495,31 @@ class LatentModel(nn.Module):
 
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "vae-train-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "vae"}
-# **Write `VAE`**: a constructor, `encode` and `decode`. Two hidden layers on each side, of `hidden` units with `nn.SiLU()` between them, are enough.
+# **Write `VAE`**: a constructor, `encode` and `decode`. Two hidden layers on each side, of `hidden` units with
+# `nn.SiLU()` between them, are enough.
 #
-# - *Encoder:* the pixels `x.flatten(1)`, scaled from $0 \dots L-1$ to $-1 \dots 1$, go in; $2 \cdot$ `latents` numbers come out. `chunk(2, dim=1)` makes two halves of them: the mean, and $\log\sigma$, which may be any number, so nothing needs to
-#   be squashed.
-# - *Decoder:* `latents` numbers go in, $L \cdot 64$ logits come out; `unflatten(1, (levels, *shape))` brings them to `[batch, levels, C, H, W]`.
+# - *Encoder:* the pixels `x.flatten(1)`, scaled from $0 \dots L-1$ to $-1 \dots 1$, go in; $2 \cdot$ `latents`
+#   numbers come out. `chunk(2, dim=1)` makes two halves of them: the mean, and $\log\sigma$, which may be any number,
+#   so nothing needs to be squashed.
+# - *Decoder:* `latents` numbers go in, $L \cdot 64$ logits come out; `unflatten(1, (levels, *shape))` brings them to
+#   `[batch, levels, C, H, W]`.
 #
-# Everything the network needs to be the same after it is saved and loaded must be a parameter or a buffer. The decoder must know nothing but $z$.
+# Everything the network needs to be the same after it is saved and loaded must be a parameter or a buffer. The
+# decoder must know nothing but $z$.
 #
 # ### Training, and what goes wrong
 #
-# **Write `build_vae` and `train_vae`.** `training.fit(model, train, validation, generator=…, steps=…, batch_size=BATCH, lr=LEARNING_RATE, loss=loss, device=device)` minimises the mean of `loss(model, x, y, generator)`, in nats, `[batch]`: draw the noise by
-# `model.noise(len(x), generator=generator)` from the generator that is handed to your loss, and return *minus* the bound. (`y` is the digit, and not needed.) Return what `fit` returns.
+# **Write `build_vae` and `train_vae`.**
+# `training.fit(model, train, validation, generator=…, steps=…, batch_size=BATCH, lr=LEARNING_RATE, loss=loss, device=device)`
+# minimises the mean of `loss(model, x, y, generator)`, in nats, `[batch]`: draw the noise by
+# `model.noise(len(x), generator=generator)` from the generator that is handed to your loss, and return *minus* the
+# bound. (`y` is the digit, and not needed.) Return what `fit` returns.
 #
-# Just so, you will meet **posterior collapse**. In the beginning the decoder makes nothing of $z$, so every nat spent on $z$ is wasted; the encoder learns to say nothing, $\mu = 0$ and $\sigma = 1$, before the
-# decoder has learned to listen, and latents that have fallen silent hardly ever speak again. The cure is a **warm-up**: `STEPS["warm_up"]` steps in which $z$ is cheap, $\beta = 0.2$, and then `STEPS["vae"]` steps of the bound itself, with `schedule=training.cosine`, which
-# takes the learning rate down to zero. Call `training.fit` twice on the same model.
+# Trained like that you will meet **posterior collapse**. In the beginning the decoder makes nothing of $z$, so every nat spent
+# on $z$ is wasted; the encoder learns to say nothing, $\mu = 0$ and $\sigma = 1$, before the decoder has learned to
+# listen, and latents that have fallen silent hardly ever speak again. The cure is a **warm-up**: `STEPS["warm_up"]`
+# steps in which $z$ is cheap, $\beta = 0.2$, and then `STEPS["vae"]` steps of the bound itself, with
+# `schedule=training.cosine`, which takes the learning rate down to zero. Call `training.fit` twice on the same model.
 
 
 # %% nbgrader={"grade": false, "grade_id": "vae-model", "locked": false, "schema_version": 3, "solution": true, "task": false} dulcourse={"problem": "vae"}
@@ -560,12 +593,14 @@ def claim(name: str, model: nn.Module, images: data.Dataset) -> None:
     handin.claim(name, bits)
 
 
+vae = None  # in case the next line fails
 vae = handin.trained("vae", build_vae, train_vae, example=glyphs["validation"].x[:8])
 if vae is not None:
     claim("vae", vae, glyphs["validation"])
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "vae-check-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "vae"}
-# The check plays the referee's two halves with your model, and compares what it finds with what you claim. If the two differ, it says which mistake would explain it.
+# The check plays the referee's two halves with your model, and compares what it finds with what you claim. If the two
+# differ, it says which mistake would explain it.
 
 # %% nbgrader={"grade": false, "grade_id": "vae-check", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "vae"}
 handin.check("vae")
@@ -573,7 +608,8 @@ handin.check("vae")
 # %% [markdown] nbgrader={"grade": false, "grade_id": "vae-look-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "vae"}
 # ### Look at it
 #
-# **Samples**, drawn at once and not pixel by pixel, and below each the training glyph nearest to it. Pixels are drawn independently given $z$, so each has its own grain.
+# **Samples**, drawn at once and not pixel by pixel, and below each the training glyph nearest to it. Pixels are drawn
+# independently given $z$, so each has its own grain.
 
 # %% nbgrader={"grade": false, "grade_id": "vae-samples", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "vae"}
 if vae is not None:
@@ -583,8 +619,9 @@ if vae is not None:
     display(plotting.show_images(torch.cat([samples, nearest]), levels=4))
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "vae-reconstruction-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "vae"}
-# **Reconstructions.** Above, glyphs that the model has not seen; below, what the decoder expects of each pixel given nothing but the eight numbers of the mean. Noise is not reproduced: it
-# would cost more in $z$ than it saves in the picture. And **how many bits each latent carries** on average: one at zero has collapsed.
+# **Reconstructions.** Above, glyphs that the model has not seen; below, what the decoder expects of each pixel given
+# nothing but the eight numbers of the mean. Noise is not reproduced: it would cost more in $z$ than it saves in the
+# picture. And **how many bits each latent carries** on average: one at zero has collapsed.
 
 
 # %% nbgrader={"grade": false, "grade_id": "vae-reconstructions", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "vae"}
@@ -610,7 +647,8 @@ if vae is not None:
             print("gaussian_kl is not written yet.")
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "vae-traversal-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "vae"}
-# **A walk along each latent.** Every row starts from the same glyph (in the middle its own reconstruction) and moves one latent from $-2.5$ to $2.5$ while the others stay: what has the model found worth a number of its own?
+# **A walk along each latent.** Every row starts from the same glyph (in the middle its own reconstruction) and moves
+# one latent from $-2.5$ to $2.5$ while the others stay: what has the model found worth a number of its own?
 
 # %% nbgrader={"grade": false, "grade_id": "vae-traversal", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "vae"}
 if vae is not None:
@@ -622,7 +660,8 @@ if vae is not None:
         display(plotting.show_images(expected_image(vae, walk.flatten(0, 1)), columns=9))
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "vae-curves-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "vae"}
-# How training went after the warm-up. Where the two lines part, the model begins to learn its training images by heart; `training.fit` has kept the weights of the best validation.
+# How training went after the warm-up. Where the two lines part, the model begins to learn its training images by
+# heart; `training.fit` has kept the weights of the best validation.
 
 # %% nbgrader={"grade": false, "grade_id": "vae-curves", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "vae"}
 if vae is not None and handin.registry["vae"].history is not None:
@@ -631,22 +670,26 @@ if vae is not None and handin.registry["vae"].history is not None:
 # %% [markdown] nbgrader={"grade": false, "grade_id": "iwae-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "iwae"}
 # ## Problem 4. Many samples, a tighter bound
 #
-# Problem 1 showed that the logarithm of a mean of $K$ weights creeps up to $\log p(x)$ as $K$ grows. Nothing keeps us from training on that:
+# Problem 1 showed that the logarithm of a mean of $K$ weights creeps up to $\log p(x)$ as $K$ grows. Nothing keeps us
+# from training on that:
 #
 # $$ \mathcal{L}_K(x) = \mathbb{E}_{z_1, \dots, z_K \sim q(z \mid x)} \left[ \log \frac1K \sum_{k=1}^{K} w_k \right], \qquad
 #    \mathrm{ELBO} = \mathcal{L}_1 \le \mathcal{L}_2 \le \dots \le \log p(x). $$
 #
-# This is the **importance-weighted** bound. There is no KL term beside it: $\log q(z_k \mid x)$ is inside each weight. Why it never falls: leave one of the $K$ draws
-# out, each in turn; the mean of all $K$ weights is the mean of these $K$ smaller means, and the logarithm is concave.
+# This is the **importance-weighted** bound. There is no KL term beside it: $\log q(z_k \mid x)$ is inside each
+# weight. Why it never falls: leave one of the $K$ draws out, each in turn; the mean of all $K$ weights is the mean of
+# these $K$ smaller means, and the logarithm is concave.
 #
 # Its gradient says what it does. With $\nabla w_k = w_k \nabla \log w_k$,
 #
 # $$ \nabla \log \frac1K \sum_k w_k = \sum_k \tilde w_k\, \nabla \log w_k, \qquad \tilde w_k = \frac{w_k}{\sum_{k'} w_{k'}}, $$
 #
-# the ELBO's gradient, but with the draws weighted by how well each explains the image instead of equally. The good draws count; bad ones are forgiven. (A loss is *minus* $\log w$. Whoever puts losses into a softmax follows the worst draws,
-# a mistake that has been published as code more than once.)
+# the ELBO's gradient, but with the draws weighted by how well each explains the image instead of equally. The good
+# draws count; bad ones are forgiven. (A loss is *minus* $\log w$. Whoever puts losses into a softmax follows the
+# worst draws, a mistake that has been published as code more than once.)
 #
-# **Write `iwae_bound(log_w)`**, $\log \frac1K \sum_k w_k$, `[batch]`, and **`iwae_weights(log_w)`**, $\tilde w$, `[samples, batch]`, for $\log w$ `[samples, batch]`.
+# **Write `iwae_bound(log_w)`**, $\log \frac1K \sum_k w_k$, `[batch]`, and **`iwae_weights(log_w)`**, $\tilde w$,
+# `[samples, batch]`, for $\log w$ `[samples, batch]`.
 
 
 # %% nbgrader={"grade": false, "grade_id": "iwae-functions", "locked": false, "schema_version": 3, "solution": true, "task": false} dulcourse={"problem": "iwae"}
@@ -667,12 +710,16 @@ def iwae_weights(log_w: torch.Tensor) -> torch.Tensor:
 # %% [markdown] nbgrader={"grade": false, "grade_id": "iwae-train-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "iwae"}
 # ### A model trained with it
 #
-# **Write `build_iwae` and `train_iwae`**: the same network, trained with $K = 5$ draws for each image: a warm-up of `STEPS["warm_up"]` steps as before, then `STEPS["iwae"]` steps of minus `iwae_bound(model.log_weights(x, noise))`, for noise `[5, batch, latents]` by
-# `model.noise(5, len(x), generator=generator)`.
+# **Write `build_iwae` and `train_iwae`**: the same network, trained with $K = 5$ draws for each image: a warm-up of
+# `STEPS["warm_up"]` steps as before, then `STEPS["iwae"]` steps of minus `iwae_bound(model.log_weights(x, noise))`,
+# for noise `[5, batch, latents]` by `model.noise(5, len(x), generator=generator)`.
 #
-# **What is scored, honestly.** The referee sends one $z$ for each image, for this model too: with several at once, a decoder could add up what each of them tells. So `iwae` is charged its $\mathcal{L}_1$, which is *not* what it was trained for, and it will need a little more than your `vae`: with bad
-# draws forgiven the encoder dares to spread out, and a single draw pays for that. Our own model has the same handicap, and the points are set by it. (Handing in your VAE a second time would earn
-# these ten points and teach nothing; you would miss the picture below.) What the training was for is seen there.
+# **What is scored, honestly.** The referee sends one $z$ for each image, for this model too: with several at once, a
+# decoder could add up what each of them tells. So `iwae` is charged its $\mathcal{L}_1$, which is *not* what it was
+# trained for, and it will need a little more than your `vae`: with bad draws forgiven the encoder dares to spread
+# out, and a single draw pays for that. Our own model has the same handicap, and the points are set by it. (Handing in
+# your VAE a second time would earn these ten points and teach nothing; you would miss the picture below.) What the
+# training was for is seen there.
 
 
 # %% nbgrader={"grade": false, "grade_id": "iwae-train", "locked": false, "schema_version": 3, "solution": true, "task": false} dulcourse={"problem": "iwae"}
@@ -703,6 +750,7 @@ def train_iwae(model: VAE) -> "training.History":
 
 
 # %% nbgrader={"grade": true, "grade_id": "iwae-graded", "locked": true, "points": 20, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "iwae"}
+iwae = None  # in case the next line fails
 iwae = handin.trained("iwae", build_iwae, train_iwae, example=glyphs["validation"].x[:8])
 if iwae is not None:
     claim("iwae", iwae, glyphs["validation"])
@@ -713,8 +761,11 @@ handin.check("iwae")
 # %% [markdown] nbgrader={"grade": false, "grade_id": "iwae-look-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "iwae"}
 # ### Look at it
 #
-# The bound of both models as it is *evaluated* with ever more draws, on validation glyphs. Each line can only fall (in bits, lower is better), and each stays above what its model really needs, $-\log_2 p(x)/D$. At $K = 1$ the VAE is ahead, as it was trained to be. Where the lines
-# end, near the true likelihoods, the order may well be the other way round: the proposal of the IWAE is worse for one draw, and its decoder the better model of the data. Beside it, how many of the draws count.
+# The bound of both models as it is *evaluated* with ever more draws, on validation glyphs. Each line can only fall
+# (in bits, lower is better), and each stays above what its model really needs, $-\log_2 p(x)/D$. At $K = 1$ the VAE
+# is ahead, as it was trained to be. Where the lines end, near the true likelihoods, the order may well be the other
+# way round: the proposal of the IWAE is worse for one draw, and its decoder the better model of the data. Beside it,
+# how many of the draws count.
 
 
 # %% nbgrader={"grade": false, "grade_id": "iwae-figure", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "iwae"}
@@ -747,19 +798,29 @@ if handin.session.mode == "train" and vae is not None and iwae is not None:
 # %% [markdown] nbgrader={"grade": false, "grade_id": "written-text", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ## In words
 #
-# (a) The ELBO is a lower bound of $\log p(x)$. By how much is it too low, when is nothing lost, and why does $\mathcal{L}_K$ lose less and less as $K$ grows? Could a bound evaluated with finitely many *drawn* $z$ come out above $\log p(x)$ for one image?
+# (a) The ELBO is a lower bound of $\log p(x)$. By how much is it too low, when is nothing lost, and why does
+# $\mathcal{L}_K$ lose less and less as $K$ grows? Could a bound evaluated with finitely many *drawn* $z$ come out
+# above $\log p(x)$ for one image?
 #
-# (b) A friend's VAE averages the KL over its eight latents and sums the reconstruction over the pixels, and claims far fewer bits than you. Which $\beta$ has it been trained with, what have its latents become, and what does the referee charge it for them? Why can it not be fixed by correcting the claim alone?
+# (b) A friend's VAE averages the KL over its eight latents and sums the reconstruction over the pixels, and claims
+# far fewer bits than you. Which $\beta$ has it been trained with, what have its latents become, and what does the
+# referee charge it for them? Why can it not be fixed by correcting the claim alone?
 
 # %% [markdown] nbgrader={"grade": true, "grade_id": "written", "locked": false, "points": 10, "schema_version": 3, "solution": true, "task": false}
-# (a) By exactly $\mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x))$: nothing is lost if the proposal is the posterior, for then every weight is $p(x)$ and the logarithm of a constant has no concavity to pay for. $\mathcal{L}_K$ is the expected logarithm of a mean of $K$ weights with expectation $p(x)$;
-# the mean fluctuates less and less, so Jensen's inequality costs less, and by the law of large numbers nothing in the limit. The inequality is about expectations: a single lucky draw can put the estimate above $\log p(x)$.
+# (a) By exactly $\mathrm{KL}(q(z \mid x) \,\|\, p(z \mid x))$: nothing is lost if the proposal is the posterior, for
+# then every weight is $p(x)$ and the logarithm of a constant has no concavity to pay for. $\mathcal{L}_K$ is the
+# expected logarithm of a mean of $K$ weights with expectation $p(x)$; the mean fluctuates less and less, so Jensen's
+# inequality costs less, and by the law of large numbers nothing in the limit. The inequality is about expectations: a
+# single lucky draw can put the estimate above $\log p(x)$.
 #
-# (b) The KL divided by eight is $\beta = 1/8$. Latents are cheap in training, so the encoder makes $\sigma$ small and writes much more into $z$ than it saves, with means far from those that the prior expects. The referee charges $\log q(z \mid x) - \log p(z)$ in full, eight times what the friend
-# counted, and the total is worse than that of an honest VAE. Computing the claim with the whole KL makes the number honest, but the model is still the one that was trained for cheap latents: it must be trained with $\beta = 1$.
+# (b) The KL divided by eight is $\beta = 1/8$. Latents are cheap in training, so the encoder makes $\sigma$ small and
+# writes much more into $z$ than it saves, with means far from those that the prior expects. The referee charges
+# $\log q(z \mid x) - \log p(z)$ in full, eight times what the friend counted, and the total is worse than that of an
+# honest VAE. Computing the claim with the whole KL makes the number honest, but the model is still the one that was
+# trained for cheap latents: it must be trained with $\beta = 1$.
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "pack-text", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ## Hand in
 #
-# Run the whole notebook from the top once more (Kernel → Restart & Run All), then `handin.pack()`. It checks that the notebook can be
-# read and zips what is to be uploaded.
+# Run the whole notebook from the top once more (Kernel → Restart & Run All), then `handin.pack()`. It checks that the
+# notebook can be read and zips what is to be uploaded.

