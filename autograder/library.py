@@ -76,6 +76,7 @@ def stage(
     source = source or Path(dulcourse.__file__).parent
     withheld = tuple(dict.fromkeys(withheld))
     folder = Path(tempfile.mkdtemp(prefix=f"{owned_name()}.library-"))
+    listing = _list_fonts(folder / FONTS) if fonts else None
     try:
         folder.chmod(0o755)  # the submission reads it under another user id
         shutil.copytree(
@@ -90,15 +91,17 @@ def stage(
         )
         for stub in stubs:
             Path(importlib.util.cache_from_source(str(stub))).unlink(missing_ok=True)
-        if fonts:
-            _list_fonts(folder / FONTS)
+        if listing:
+            listing.wait()
         _open_to_all(folder)
     except OSError as error:
+        _end(listing)
         shutil.rmtree(folder, ignore_errors=True)
         raise InfrastructureError(
             f"cannot copy the library to {str(folder)!r}: {error.strerror}; free some space or set TMPDIR."
         ) from error
     except BaseException:
+        _end(listing)
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return StagedLibrary(folder, withheld, sha256)
@@ -123,11 +126,19 @@ def _withhold(folder: Path, module: str, problem: str | None) -> Path:
     return stub
 
 
-def _list_fonts(folder: Path) -> None:
-    """Let matplotlib look for fonts once for a whole batch."""
+def _list_fonts(folder: Path) -> subprocess.Popen:
+    """Let matplotlib look for fonts once for a whole batch, beside the copying."""
     environment = {**os.environ, "MPLCONFIGDIR": str(folder)}
-    code = "import matplotlib.font_manager"
-    subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(
+        [sys.executable, "-c", "import matplotlib.font_manager"], env=environment, **silent
+    )
+
+
+def _end(listing: subprocess.Popen | None) -> None:
+    if listing:
+        listing.kill()
+        listing.wait()
 
 
 def _digest(folder: Path) -> str:

@@ -101,7 +101,8 @@ def test_the_real_library_works_without_the_answers_to_the_first_homework(tmp_pa
     others = set().union(*(text for path, text in lines.items() if path not in answers))
     with stage(WITHHELD) as library:
         assert list((library.folder / ".matplotlib").glob("fontlist*")), "fonts are listed once, here"
-        assert python(library, IMPORT_ALL, tmp_path).stdout.split() == sorted(WITHHELD)
+        # What is built upon an answer, as a masked autoregressive flow upon MADE, is missing with it.
+        assert set(python(library, IMPORT_ALL, tmp_path).stdout.split()) == set(WITHHELD)
         copied = set().union(*(path.read_text().splitlines() for path in library.folder.rglob("*.py")))
         for path in answers:
             assert len(lines[path] - others) > 10
