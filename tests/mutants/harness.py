@@ -21,7 +21,7 @@ import pytest
 __all__ = ["ROOT", "Mutant", "copied", "failing", "patched", "tables", "warm_up"]
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("dulcourse", "autograder", "tests")
+PACKAGES = ("dulcourse", "autograder", "benchmarks", "book", "solutions", "tests")
 SECONDS = 300  # a mutant may never end; being stopped is being noticed
 
 
@@ -68,7 +68,7 @@ def warm_up() -> None:
 
 def copied(folder: Path) -> Path:
     """The course's packages and their tests in `folder`."""
-    ignored = shutil.ignore_patterns("__pycache__", "*.ipynb")
+    ignored = shutil.ignore_patterns("__pycache__", "*.ipynb", "mathjax")
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", folder)
