@@ -526,6 +526,14 @@ def test_pictures_describe_themselves_and_name_the_first_forbidden_pair(tmp_path
     assert all(picture(tmp_path, file) for file in files.values())
 
 
+def test_pairs_of_numbers_are_points_of_the_plane(tmp_path):
+    samples = np.random.default_rng(0).integers(0, 64, (40, 2, 1, 1))
+    files = draw(tmp_path, "plane", samples=samples, levels=64)
+    assert description(tmp_path / files["samples"]) == (
+        "40 samples, as the notebook drew them, each a point of the plane."
+    )
+
+
 @pytest.mark.parametrize(
     ("arrays", "drawn"),
     [
@@ -533,6 +541,7 @@ def test_pictures_describe_themselves_and_name_the_first_forbidden_pair(tmp_path
         ({"samples": np.full((2, 1, 8, 8), 1e308), "levels": 4}, True),
         ({"samples": np.zeros((2, 3, 900, 700)), "levels": 256}, True),
         ({"samples": np.zeros((5, 1, 1, 1), np.int64), "levels": 100}, True),
+        ({"samples": np.full((300, 2, 1, 1), np.inf), "levels": 64}, True),
         ({"samples": np.zeros((0, 1, 8, 8)), "levels": 4}, False),
         ({"samples": np.zeros((8, 8)), "levels": 4}, False),
         ({"samples": np.array("text"), "levels": 4}, False),
