@@ -45,7 +45,7 @@ class ImagesOnce:
     def left(self, name: str, indices: Iterable[int]) -> list[int]:
         """Those of the indices that were not taken yet, in the order given."""
         issued = self._issued.get(name, set())
-        return [int(index) for index in indices if int(index) not in issued]
+        return [index for index in indices if index not in issued]
 
 
 class Exam:
@@ -125,12 +125,13 @@ class Exam:
         order = secrets.generator(self._secret, "submission", self._submission, "deal", name).permutation(
             len(test)
         )
-        left = self._ledger.left(name, order)
+        ledger = f"test images of {name}"  # no model has spaces in its name
+        left = self._ledger.left(ledger, order.tolist())
         if n > len(left):
             raise UsageError(
                 f"{n} test images of {name!r} were asked for and {len(left)} are left of {len(test)}."
             )
-        indices = self._ledger.take(name, left[:n])
+        indices = self._ledger.take(ledger, left[:n])
         y = None if test.y is None else test.y[indices]
         return data.Dataset(name, "test", test.x[indices], y, test.levels)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.mutants import harness
 
-RULES = "tests/referee/test_rules.py"
+RULES = ("tests/referee/test_rules.py", "tests/referee/test_rules_two_parties.py")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Mutant:
 
 
 REFEREE = "dulcourse/referee/"
+ASK = "answers.append(ask(respondent, question, asked, specs(part.stop - part.start)))"
 MUTANTS = (
     Mutant(1, "freezing after a draw is allowed", REFEREE + "exam.py", "if self._drawn:", "if False:"),
     Mutant(
@@ -142,32 +143,159 @@ MUTANTS = (
         "shuffled = np.arange(n)",
     ),
     Mutant(
+        1,
+        "an encoder may answer with any number of latents",
+        REFEREE + "latent.py",
+        "Spec((m, k), finite=False)",
+        "Spec((m, None), finite=False)",
+    ),
+    Mutant(
+        2,
+        "public test images are dealt to every model anew",
+        REFEREE + "exam.py",
+        "if name not in data.unlimited():\n",
+        "if name not in data.unlimited():\n            self._ledger = ImagesOnce()\n",
+    ),
+    Mutant(
+        2,
+        "calls about images overlap",
+        REFEREE + "bitsback.py",
+        "slice(start, min(start + size, n)) for start",
+        "slice(max(0, start - 1), min(start + size, n)) for start",
+    ),
+    Mutant(
+        3,
+        "a pixel of which the second party of a flow says nothing is free",
+        REFEREE + "flow.py",
+        "np.where(np.isfinite(found), log_p, -math.log(levels))",
+        "np.where(np.isfinite(found), log_p, 0.0)",
+    ),
+    Mutant(
+        3,
+        "what is finite in a bad row of the first party of a flow counts",
+        REFEREE + "flow.py",
+        "z0 = bitsback.clamped(z, bad, bitsback.MEANS)",
+        "z0 = np.nan_to_num(z)",
+    ),
+    Mutant(
+        3,
+        "what is finite in a bad row of an encoder counts",
+        REFEREE + "latent.py",
+        "bitsback.clamped(mean, bad, bitsback.MEANS)",
+        "np.nan_to_num(mean)",
+    ),
+    Mutant(
+        3,
+        "the log q of a flow is computed from z",
+        REFEREE + "flow.py",
+        "log_q = bitsback.log_normal(noise)",
+        "noise = np.linalg.solve(asked.spread, (z - asked.z0)[:, :, None])[:, :, 0]\n"
+        "    log_q = bitsback.log_normal(noise)",
+    ),
+    Mutant(
+        3,
+        "the log q of an encoder is computed from z",
+        REFEREE + "latent.py",
+        "log_q = bitsback.log_normal(noise)",
+        "log_q = bitsback.log_normal((z - asked.mean) / np.exp(asked.log_std))",
+    ),
+    Mutant(
+        4,
+        "a flow that fails is not charged for it",
+        REFEREE + "flow.py",
+        "np.full(n, lost)",
+        "np.zeros(n, bool)",
+    ),
+    Mutant(
+        4,
+        "a decoder that fails is not charged for it",
+        REFEREE + "latent.py",
+        "np.full(n, lost)",
+        "np.zeros(n, bool)",
+    ),
+    Mutant(
+        5,
+        "what failed is asked again",
+        REFEREE + "bitsback.py",
+        ASK,
+        f"try:\n            {ASK}\n        except Exception:\n            {ASK}",
+    ),
+    Mutant(
+        7,
+        "u comes from a seed",
+        REFEREE + "flow.py",
+        "generator.integers(FINE, size=shape)",
+        "np.random.default_rng(0).integers(FINE, size=shape)",
+    ),
+    Mutant(
+        7,
+        "the noise of a flow comes from a seed",
+        REFEREE + "flow.py",
+        "generator.standard_normal((n, dims))",
+        "np.random.default_rng(0).standard_normal((n, dims))",
+    ),
+    Mutant(
+        7,
+        "the noise of a decoder comes from a seed",
+        REFEREE + "latent.py",
+        "generator.standard_normal((n, frozen.latents))",
+        "np.random.default_rng(0).standard_normal((n, frozen.latents))",
+    ),
+    Mutant(
+        8,
+        "the second party of a flow is told u",
+        REFEREE + "flow.py",
+        '{"z": z[order]}',
+        '{"z": z[order], "u": asked.u[order]}',
+    ),
+    Mutant(
+        8,
+        "the decoder is told what the encoder said",
+        REFEREE + "latent.py",
+        '{"z": z[order]}',
+        '{"z": z[order], "again": z[order]}',
+    ),
+    Mutant(
+        9,
+        "z come in the order of the images, to a flow",
+        REFEREE + "flow.py",
+        "z, generator.permutation(n))",
+        "z, np.arange(n))",
+    ),
+    Mutant(
+        9,
+        "z come in the order of the images, to a decoder",
+        REFEREE + "latent.py",
+        ", generator.permutation(n)\n    failures",
+        ", np.arange(n)\n    failures",
+    ),
+    Mutant(
         10, "any share for public data", "autograder/rubric.py", "PUBLIC_SHARE = 0.2", "PUBLIC_SHARE = 1.0"
     ),
 )
 
 
-def noticed_by(mutant: Mutant | None) -> list[str]:
+def noticed_by(mutant: Mutant | None, copy: Path) -> list[str]:
     """The tests of the mutant's rule (of all rules for None) that fail in a copy of the course."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = harness.copied(Path(folder))
-        if mutant is None:
-            return harness.failing(copy, [RULES], "rule_", all_of_them=True)
-        bug = mutant.of_the_harness()
-        with harness.patched(copy, bug):
-            return harness.failing(copy, bug.nodes, bug.only, all_of_them=True)
+    if mutant is None:
+        return harness.failing(copy, RULES, "rule_", all_of_them=True)
+    bug = mutant.of_the_harness()
+    with harness.patched(copy, bug):
+        return harness.failing(copy, bug.nodes, bug.only, all_of_them=True)
 
 
 def main() -> int:
     """Print the table; 0 when the untouched source passes and every mutant is noticed."""
     harness.warm_up()
     good = True
-    for mutant in (None, *MUTANTS):
-        tests = noticed_by(mutant)
-        good &= bool(tests) == (mutant is not None)
-        rule, what = (0, "nothing taken out") if mutant is None else (mutant.rule, mutant.what)
-        where = "" if mutant is None else mutant.file
-        print(f"{rule:2} | {where} | {what} | {'; '.join(tests) or 'no test fails'}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = harness.copied(Path(folder))
+        for mutant in (None, *MUTANTS):
+            tests = noticed_by(mutant, copy)
+            good &= bool(tests) == (mutant is not None)
+            rule, what = (0, "nothing taken out") if mutant is None else (mutant.rule, mutant.what)
+            where = "" if mutant is None else mutant.file
+            print(f"{rule:2} | {where} | {what} | {'; '.join(tests) or 'no test fails'}", flush=True)
     return 0 if good else 1
 
 

@@ -17,6 +17,11 @@ IMAGES = 256  # that are decoded again with another standard deviation
 
 Costs = dict[str, float]
 
+_NEGATIVE = (
+    "{:.4g} bits/dim were claimed, but a code length is never negative: was the KL term added to "
+    "log p(x | z) where it should be subtracted?"
+)
+
 
 def other_scales(
     respondent: Respondent,
@@ -60,7 +65,7 @@ def explain(
     )
     if asked.lost or not score.parts:
         return words
-    words += _scale(scales or {})
+    words += _scale(scales or {}, frozen.levels) + _runaway(score, frozen)
     more = _mistakes(score, frozen, asked)
     # The parts are not capped, so they explain what the model says of itself even where the score is.
     measured = score.parts["kl"] + score.parts["reconstruction"]
@@ -70,19 +75,33 @@ def explain(
         said = found.replace("were claimed", "are the model's own log_weight") if found else None
         words.append(said or _disagrees(own, measured))
     if claimed is not None:
-        words.append(judged(claimed, uncapped, frozen.dims, frozen.levels, measured, more))
+        found = units(claimed, measured, frozen.dims, frozen.levels, tolerance(score), more)
+        if claimed < 0 and not found:
+            found = _NEGATIVE.format(claimed)
+        words.append(found or judged(claimed, uncapped, frozen.dims, frozen.levels, measured))
     return words + _collapse(score, frozen)
 
 
-def _scale(costs: Costs) -> list[str]:
+def _scale(costs: Costs, levels: int) -> list[str]:
     told = costs.get("log σ", -math.inf)
     best = min(costs, key=costs.get, default="log σ")
-    if best == "log σ" or told - costs[best] <= 0.01:
+    # What costs more than a uniform guess either way has gone wrong elsewhere.
+    if best == "log σ" or told - costs[best] <= 0.01 or costs[best] > math.log2(levels):
         return []
     return [
         f"encode seems to return {best} where log σ is expected: read as {best}, its answers would cost "
         f"{costs[best]:.3f} bits/dim instead of {told:.3f}; "
         + ("return log σ² / 2." if best == "log σ²" else "return its logarithm.")
+    ]
+
+
+def _runaway(score: Score, frozen: FrozenLatents) -> list[str]:
+    kl, plain = score.parts["kl"], math.log2(frozen.levels)
+    if kl <= plain:
+        return []
+    return [
+        f"z alone costs {kl:.4g} bits/dim, where an image written out plainly costs {plain:.4g}: is the KL "
+        "term in the bound, in full, and subtracted?"
     ]
 
 
