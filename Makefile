@@ -95,6 +95,7 @@ mutants: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.digits
+	$(BIN)/python -m benchmarks.grading
 
 dist: $(VENV)/.installed
 	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
