@@ -158,6 +158,46 @@ def test_a_blind_spot_is_counted_and_independence_said():
     assert "independent of the others" in explain(scored(), frozen=frozen, matrix=matrix)[0]
 
 
+RGB, PIXELS = (3, 2, 2), 4
+SUBPIXELS = torch.arange(12).view(RGB).permute(1, 2, 0).flatten()  # h, w, then c
+SAME = (np.arange(12)[:, None] % PIXELS) == (np.arange(12)[None, :] % PIXELS)
+EARLIER = past(SUBPIXELS.argsort())
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (EARLIER | SAME, "the channel order is not kept"),
+        (EARLIER | (SAME & ~np.eye(12, dtype=bool)), "the channel order is not kept"),
+        (EARLIER | np.eye(12, dtype=bool), "compare > with >="),
+        (EARLIER & ~SAME, "All of them are earlier channels of the output's own pixel: the channel order"),
+        (past(torch.arange(12)), "the masks follow the raster order, not the model's `order`"),
+    ],
+)
+def test_mistakes_with_sub_pixels_are_named(mask, words):
+    class Colours(AutoregressiveModel):
+        def __init__(self):
+            super().__init__(RGB, 3, SUBPIXELS)
+            weight = torch.randn(3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+            self.weight = torch.nn.Parameter(weight * torch.as_tensor(mask))
+
+        def logits(self, x, y=None):
+            return torch.einsum("lij,nj->nli", self.weight, x.flatten(1).double()).unflatten(2, RGB)
+
+    frozen = frozen_of(SUBPIXELS.numpy(), RGB, 3)
+    matrix = dependency(local(Colours()), "made", frozen, noise(RGB, 3, 2), np.random.default_rng(0))
+    assert words in explain(scored(), frozen=frozen, matrix=matrix)[0]
+
+
+def test_the_blind_spot_of_stacked_convolutions_is_told_from_others():
+    frozen = raster(SHAPE, 3)
+    mask = past(torch.arange(9))
+    mask[3, 2] = mask[6, 2] = mask[6, 5] = False  # the first pixel of a row, and what lies to its upper right
+    words = explain(scored(), frozen=frozen, matrix=mask)[0]
+    assert words.startswith("3 of 36 earlier inputs are not used; first, output 3")
+    assert "All of them lie above and to the right: the blind spot" in words
+
+
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
@@ -202,7 +242,16 @@ def test_unusable_answers_come_first_and_labels_last():
     score = scored(failures=7, reason="no answer", label_gap=0.31)
     words = explain(score, frozen=raster(SHAPE, 3), claimed=1.2)
     assert words[0].startswith("7 answers could not be used and were charged in full (no answer)")
-    assert words[-1].startswith("wrong labels cost +0.310 bits/dim")
+    assert words[-1].startswith("wrong labels cost +0.310 bits/dim, so the labels are used")
+    (ignored,) = explain(scored(label_gap=0.0005), frozen=raster(SHAPE, 3))
+    assert "the labels are ignored; look at where y enters" in ignored
+
+
+def test_claims_of_conditional_models_leave_the_price_of_labels_out():
+    score = scored(1.5, label_gap=0.2, parts={"label": 0.3})
+    words = explain(score, frozen=raster(SHAPE, 3), claimed=1.2, own=1.2)
+    assert words[0] == "the claim of 1.200 bits/dim agrees with the 1.200 measured."
+    assert "the score holds 0.300 bits/dim for the label itself" in words[1]
 
 
 def test_what_a_model_says_of_itself(made):

@@ -86,24 +86,15 @@ def units(
     if abs(claimed - measured) <= tolerance:
         return None
     in_nats = {
-        f"{words}; and it is in nats, divide by ln 2": value * math.log(2) for words, value in more.items()
+        f"{words}; and it is in nats, divide by ln 2": bits * math.log(2) for words, bits in more.items()
     }
-    for candidates in (_mistakes(measured, dims, levels), more, in_nats):
-        words = _nearest(claimed, measured, candidates, tolerance)
-        if words:
-            return f"{claimed:.4g} bits/dim were claimed where the referee finds {measured:.4g}: {words}."
-    return None
-
-
-def _nearest(
-    claimed: float, measured: float, candidates: Mapping[str, float], tolerance: float
-) -> str | None:
-    """The candidate that explains the claim: near to it, and much nearer than what was measured."""
-    if not candidates:
-        return None
+    candidates = {**_mistakes(measured, dims, levels), **more, **in_nats}
     words, value = min(candidates.items(), key=lambda item: abs(item[1] - claimed) / abs(item[1] or 1))
-    near = abs(value - claimed) <= max(tolerance, 0.02) * max(1e-9, abs(value))
-    return words if near and abs(value - claimed) < abs(measured - claimed) / 4 else None
+    near = max(tolerance, 0.02) * max(1e-9, abs(value))
+    # An explanation must be much nearer to the claim than the honest figure is: there are many of them.
+    if abs(value - claimed) > min(near, abs(measured - claimed) / 4):
+        return None
+    return f"{claimed:.4g} bits/dim were claimed where the referee finds {measured:.4g}: {words}."
 
 
 def _mistakes(bits: float, dims: int, levels: int) -> dict[str, float]:

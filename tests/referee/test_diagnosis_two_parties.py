@@ -1,0 +1,347 @@
+"""Flows and latent-variable models that went wrong in the usual ways: each mistake is planted and named."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save
+from torch import nn
+
+from dulcourse.flows.base import Flow, Transform
+from dulcourse.latent.base import LatentModel, gaussian_kl, gaussian_log_prob
+from dulcourse.likelihood import log_prob
+from dulcourse.referee import flow, latent
+from dulcourse.referee.diagnosis import diagnose
+from dulcourse.referee.respondent import LocalRespondent
+
+SHAPE, LEVELS, D, LATENTS = (1, 4, 4), 8, 16, 3
+CHECKPOINT = save({"weight": np.zeros(1)})
+LN2 = math.log(2)
+
+
+class Couplings(Transform):
+    """x/L − ½, then two affine couplings; the places to go wrong are methods of their own."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.weight = nn.Parameter(0.4 * torch.randn(4, 8, 8, generator=generator))
+        self.spread = nn.Parameter(torch.tensor(1.5))
+
+    def halves(self, x):
+        return x.flatten(1).chunk(2, dim=1)
+
+    def scales(self, k, a):
+        return torch.tanh(a @ self.weight[2 * k]) + self.spread, a @ self.weight[2 * k + 1]
+
+    def forward(self, x):
+        a, b = self.halves(x / LEVELS - 0.5)
+        s, t = self.scales(0, a)
+        b = b * torch.exp(s) + t
+        r, u = self.scales(1, b)
+        a = a * torch.exp(r) + u
+        return torch.cat([a, b], 1).view_as(x), self.total(s, r)
+
+    def total(self, s, r):
+        return s.sum(1) + r.sum(1) - D * math.log(LEVELS)
+
+    def inverse(self, z):
+        a, b = self.halves(z)
+        r, u = self.scales(1, b)
+        a = (a - u) * torch.exp(-r)
+        s, t = self.scales(0, a)
+        b = (b - t) * torch.exp(-s)
+        return (torch.cat([a, b], 1).view_as(z) + 0.5) * LEVELS, -self.total(s, r)
+
+
+def with_total(total):
+    """Couplings whose log-determinant is something else."""
+    model = Couplings()
+    model.total = lambda s, r: total(s, r)
+    return model
+
+
+def true_total(s, r):
+    return s.sum(1) + r.sum(1) - D * math.log(LEVELS)
+
+
+class WrongInverse(Couplings):
+    def inverse(self, z):
+        a, b = self.halves(z)
+        s, t = self.scales(0, a)  # the couplings are undone in the order in which they were done
+        b = (b - t) * torch.exp(-s)
+        r, u = self.scales(1, b)
+        a = (a - u) * torch.exp(-r)
+        return (torch.cat([a, b], 1).view_as(z) + 0.5) * LEVELS, -self.total(s, r)
+
+
+class RoughInverse(Couplings):
+    def inverse(self, z):
+        x, log_det = super().inverse(z)
+        return (x * 1000).round() / 1000, log_det
+
+
+def own(make):
+    """A flow whose log_prob is another function of z and log_det."""
+
+    class Own(Flow):
+        def log_prob(self, x):
+            return make(*self(x))
+
+    return lambda: Own(Couplings(), SHAPE, LEVELS)
+
+
+def standard(z):
+    return -0.5 * (z**2 + math.log(2 * math.pi)).sum(1)
+
+
+def logistic(z):
+    return -(z + 2 * torch.nn.functional.softplus(-z)).sum(1)
+
+
+def plain(transform=Couplings):
+    return lambda: Flow(transform(), SHAPE, LEVELS)
+
+
+def told(total):
+    return lambda: Flow(with_total(total), SHAPE, LEVELS)
+
+
+FLOWS = {
+    "the sign of the log-determinant": (told(lambda s, r: -true_total(s, r)), "the sign is wrong"),
+    "the sign of one layer": (
+        told(lambda s, r: -s.sum(1) - r.sum(1) - D * math.log(LEVELS)),
+        "compare each layer's log_det",
+    ),
+    "no log-determinant": (told(lambda s, r: 0 * s.sum(1)), "zero throughout"),
+    "half of the log-determinant": (told(lambda s, r: true_total(s, r) / 2), "it is half of it"),
+    "half of the dimensions": (
+        told(lambda s, r: s[:, :4].sum(1) + r[:, :4].sum(1) - D / 2 * math.log(LEVELS)),
+        "about half is missing",
+    ),
+    "averaged": (told(lambda s, r: true_total(s, r) / D), "averaged over the 16 dimensions"),
+    "in bits": (told(lambda s, r: true_total(s, r) / LN2), "it is in bits"),
+    "no log₂ L": (told(lambda s, r: s.sum(1) + r.sum(1)), "which is log₂ 8 bits/dim"),
+    "a constant": (told(lambda s, r: true_total(s, r) + 5.0), "off by +5.000 for every image"),
+    "not finite": (told(lambda s, r: true_total(s, r) / 0), "log_det of forward is not finite for"),
+    "an inverse in the wrong order": (plain(WrongInverse), "do not undo each other"),
+    "an inverse of few digits": (plain(RoughInverse), "needs more steps, or float32 is used inside"),
+    "another prior": (own(lambda z, d: logistic(z) + d), "another prior"),
+    "no constant": (own(lambda z, d: -0.5 * (z**2).sum(1) + d), "lacks the prior's −½ log 2π"),
+    "a mean of the prior": (
+        own(lambda z, d: standard(z) / D + d),
+        "averages the prior over the 16 dimensions",
+    ),
+    "a minus": (own(lambda z, d: standard(z) - d), "log_prob subtracts the log-determinant"),
+}
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    model = Flow(Couplings(), SHAPE, LEVELS)
+    x = model.sample(160, generator=torch.Generator().manual_seed(0))
+    return x.floor().clamp(0, LEVELS - 1).long().numpy()
+
+
+def of_flow(model, images, claimed=None):
+    party = LocalRespondent({"m": SimpleNamespace(model=model, claim=None, history=None)})
+    frozen = flow.freeze(CHECKPOINT, SHAPE, LEVELS)
+    asked = flow.ask_first(party, "m", frozen, images, generator=np.random.default_rng(0))
+    found = flow.score(party, "m", frozen, asked, images, generator=np.random.default_rng(1))
+    draws = np.random.default_rng(2)
+    claimed = claimed(found) if callable(claimed) else claimed
+    return diagnose(party, "m", frozen, found, images, generator=draws, asked=asked, claimed=claimed), found
+
+
+@pytest.mark.parametrize(("build", "words"), FLOWS.values(), ids=FLOWS)
+def test_a_mistake_in_a_flow_is_named_first(build, words, sampled):
+    said, _ = of_flow(build(), sampled)
+    assert words in said.words[0]
+
+
+def test_of_a_flow_without_mistakes_nothing_is_said(sampled):
+    said, found = of_flow(Flow(Couplings(), SHAPE, LEVELS), sampled)
+    assert said.words == []
+    assert said.own_bits_per_dim == pytest.approx(uncapped(found), abs=1e-3)
+    assert said.matrix is None
+
+
+def uncapped(score):
+    """What the images would cost if no charge were capped: what a model says of itself."""
+    return score.parts["prior"] - score.parts["log_det"]
+
+
+CLAIMS = {
+    "right": (uncapped, "agrees with"),
+    "nats": (lambda s: uncapped(s) * LN2, "in nats; divide by ln 2"),
+    "a sum": (lambda s: uncapped(s) * D, "the sum over the 16 dimensions"),
+    "no log₂ L": (lambda s: uncapped(s) - 3, "log₂ 8 is missing"),
+    "a sign": (lambda s: s.parts["prior"] + s.parts["log_det"], "log-determinant has the wrong sign"),
+    "the prior alone": (lambda s: s.parts["prior"], "log-determinant was left out"),
+    "the prior alone, nats": (lambda s: s.parts["prior"] * LN2, "left out; and it is in nats"),
+    "half": (lambda s: s.parts["prior"] - s.parts["log_det"] / 2, "half of the log-determinant is missing"),
+    "twice divided": (lambda s: s.parts["prior"] - s.parts["log_det"] / D, "by the 16 dimensions twice"),
+    "overfitted": (lambda s: uncapped(s) - 0.3, "on training images"),
+}
+
+
+@pytest.mark.parametrize(("claim", "words"), CLAIMS.values(), ids=CLAIMS)
+def test_the_claim_of_a_flow_is_explained(claim, words, sampled):
+    said, _ = of_flow(Flow(Couplings(), SHAPE, LEVELS), sampled, claimed=claim)
+    (only,) = said.words
+    assert words in only
+
+
+def test_answers_that_are_not_finite_are_said_first(sampled):
+    class Broken(Couplings):
+        def inverse(self, z):
+            x, log_det = super().inverse(z)
+            x[::2] = torch.nan
+            return x, log_det
+
+    said, _ = of_flow(Flow(Broken(), SHAPE, LEVELS), sampled)
+    assert said.words[0].startswith("80 answers could not be used and were charged in full")
+
+
+# Latent-variable models
+
+
+class Coder(LatentModel):
+    """A model that fits its own samples well: z moves the picture, and the encoder finds it again."""
+
+    def __init__(self):
+        super().__init__(SHAPE, LEVELS, LATENTS)
+        generator = torch.Generator().manual_seed(2)
+        self.way = nn.Parameter(torch.randn(LATENTS, D, generator=generator))
+        self.bias = nn.Parameter(torch.randn(D, generator=generator))
+
+    def moments(self, x):
+        middle = (x.flatten(1).double() - 3.5 - self.bias) @ self.way.double().T
+        precision = torch.eye(LATENTS).double() + self.way.double() @ self.way.double().T
+        return middle @ torch.linalg.inv(precision), -0.5 * torch.log(torch.diagonal(precision))
+
+    def encode(self, x):
+        mean, log_std = self.moments(x)
+        return mean.to(self.way.dtype), log_std.to(self.way.dtype).expand(len(x), LATENTS)
+
+    def decode(self, z):
+        middle = 3.5 + self.bias + z @ self.way
+        levels = torch.arange(LEVELS).view(1, LEVELS, 1)
+        return (-0.5 * (levels - middle[:, None, :]) ** 2).view(len(z), LEVELS, *SHAPE)
+
+
+class LogVariance(Coder):
+    """Returns log σ² and means it: its own bound is right in its own terms."""
+
+    def encode(self, x):
+        mean, log_std = super().encode(x)
+        return mean, 2 * log_std
+
+    def log_weight(self, x, noise):
+        mean, log_std = super().encode(x)
+        z = mean + log_std.exp() * noise
+        return gaussian_log_prob(z) + log_prob(self.decode(z), x) - gaussian_log_prob(noise) + log_std.sum(1)
+
+
+class Deviation(Coder):
+    """Returns σ, which was to be positive."""
+
+    def encode(self, x):
+        mean, log_std = super().encode(x)
+        return mean, log_std.exp()
+
+
+class Collapsed(Coder):
+    def encode(self, x):
+        mean, log_std = super().encode(x)
+        return 0 * mean, 0 * log_std
+
+    def decode(self, z):
+        return super().decode(0 * z)
+
+
+def weighing(make):
+    """A model whose log_weight is another function of log p(x | z) and KL."""
+
+    class Own(Coder):
+        def log_weight(self, x, noise):
+            mean, log_std = self.encode(x)
+            return make(log_prob(self.decode(mean + log_std.exp() * noise), x), gaussian_kl(mean, log_std))
+
+    return Own
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return Coder().sample(250, generator=torch.Generator().manual_seed(0)).numpy()
+
+
+def of_latent(model, images, claimed=None):
+    party = LocalRespondent({"m": SimpleNamespace(model=model, claim=None, history=None)})
+    frozen = latent.freeze(CHECKPOINT, SHAPE, LEVELS, LATENTS)
+    asked = latent.ask_first(party, "m", frozen, images, generator=np.random.default_rng(0))
+    found = latent.score(party, "m", frozen, asked, images, generator=np.random.default_rng(1))
+    draws = np.random.default_rng(2)
+    claimed = claimed(found) if callable(claimed) else claimed
+    return diagnose(party, "m", frozen, found, images, generator=draws, asked=asked, claimed=claimed), found
+
+
+MODELS = {
+    "log σ²": (LogVariance, "encode seems to return log σ² where log σ is expected"),
+    "σ": (Deviation, "encode seems to return σ where log σ is expected"),
+    "KL left out": (weighing(lambda r, k: r), "own log_weight where the referee finds"),
+    "KL added": (weighing(lambda r, k: r + k), "the KL term has the wrong sign"),
+    "KL averaged": (weighing(lambda r, k: r - k / LATENTS), "the KL term was averaged over the 3 latents"),
+    "likelihood averaged": (weighing(lambda r, k: r / D - k), "the log-likelihood was averaged"),
+    "something else": (
+        weighing(lambda r, k: 1.5 * r - 3.1 * k),
+        "is it log p(z) + log p(x | z) − log q(z | x)",
+    ),
+    "collapsed": (Collapsed, "the posterior has collapsed onto the prior"),
+}
+
+
+@pytest.mark.parametrize(("build", "words"), MODELS.values(), ids=MODELS)
+def test_a_mistake_in_a_latent_variable_model_is_named_first(build, words, drawn):
+    said, _ = of_latent(build(), drawn)
+    assert words in said.words[0]
+
+
+def test_of_a_latent_variable_model_without_mistakes_nothing_is_said(drawn):
+    said, found = of_latent(Coder(), drawn)
+    assert said.words == []
+    assert said.own_bits_per_dim == pytest.approx(found.bits_per_dim, abs=0.05)
+
+
+def parts(score):
+    return score.parts["reconstruction"], score.parts["kl"]
+
+
+BOUNDS = {
+    "right": (lambda r, k: r + k, "agrees with"),
+    "nats": (lambda r, k: (r + k) * LN2, "in nats; divide by ln 2"),
+    "a sum": (lambda r, k: (r + k) * D, "the sum over the 16 dimensions"),
+    "no KL": (lambda r, k: r, "the KL term was left out"),
+    "no KL, nats": (lambda r, k: r * LN2, "the KL term was left out; and it is in nats"),
+    "minus KL": (lambda r, k: r - k, "the KL term has the wrong sign"),
+    "mean KL": (lambda r, k: r + k / LATENTS, "averaged over the 3 latents"),
+    "mean likelihood": (lambda r, k: r / D + k, "the log-likelihood was averaged over the dimensions"),
+    "KL alone": (lambda r, k: k, "this is the KL term alone"),
+}
+
+
+@pytest.mark.parametrize(("claim", "words"), BOUNDS.values(), ids=BOUNDS)
+def test_the_claim_of_a_latent_variable_model_is_explained(claim, words, drawn):
+    said, _ = of_latent(Coder(), drawn, claimed=lambda score: claim(*parts(score)))
+    (only,) = said.words
+    assert words in only
+
+
+def test_log_variance_in_the_kl_term_alone_is_named(drawn):
+    """The bound draws with exp(log_std) and computes KL as if log_std were log σ²."""
+    mean, log_std = (a.detach().double() for a in Coder().encode(torch.from_numpy(drawn)))
+    wrong = float(0.5 * (mean**2 + log_std.exp() - 1 - log_std).sum(1).mean() / (D * LN2))
+    said, _ = of_latent(Coder(), drawn, claimed=lambda score: score.parts["reconstruction"] + wrong)
+    assert "log σ was taken for log σ² in the KL term" in said.words[0]
