@@ -1,7 +1,9 @@
 """RealNVP: affine couplings under checkerboard and channel masks, at several scales."""
 
+from collections.abc import Callable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dulcourse import images
 from dulcourse.errors import UsageError
@@ -58,7 +60,12 @@ class RealNVP(Flow):
         super().__init__(Compose([before, multiscale(shape, scales, network)]), shape, levels, prior)
 
 
-def multiscale(shape: Shape, scales: int, network, monotone=ScaleShift) -> Compose:
+def multiscale(
+    shape: Shape,
+    scales: int,
+    network: Callable[[int, int], nn.Module],
+    monotone: Callable[[], Monotone] = ScaleShift,
+) -> Compose:
     """Couplings and squeezes at this scale, and everything that follows it.
 
     Arguments:
@@ -66,8 +73,8 @@ def multiscale(shape: Shape, scales: int, network, monotone=ScaleShift) -> Compo
         monotone: () → the map of one coupling.
     """
 
-    def coupling(mask) -> Coupling:
-        f: Monotone = monotone()
+    def coupling(mask: Tensor) -> Coupling:
+        f = monotone()
         return Coupling(mask, network(len(mask), f.numbers), f)
 
     halves = checkerboard if shape[1] * shape[2] > 1 else channels  # one pixel has no checkerboard

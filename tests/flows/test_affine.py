@@ -9,6 +9,7 @@ from torch.distributions import MultivariateNormal
 from dulcourse.errors import UsageError
 from dulcourse.flows.affine import Affine, Diagonal
 from dulcourse.flows.base import Flow
+from tests.flows.checks import assert_one_to_one, disturb
 
 
 @given(
@@ -18,7 +19,6 @@ from dulcourse.flows.base import Flow
 )
 @pytest.mark.parametrize("kind", ["full", "diagonal"])
 def test_it_is_one_to_one(kind, shape, seed, size):
-    from tests.flows.conftest import assert_one_to_one, disturb
 
     g = torch.Generator().manual_seed(seed)
     f = Affine(torch.Size(shape).numel()) if kind == "full" else Diagonal(shape)
@@ -27,7 +27,7 @@ def test_it_is_one_to_one(kind, shape, seed, size):
 
 
 @pytest.fixture
-def affine(float64, generator, disturb) -> Affine:
+def affine(float64, generator) -> Affine:
     return disturb(Affine(4), generator, 0.5)
 
 

@@ -10,14 +10,15 @@ from dulcourse.errors import UsageError
 from dulcourse.flows.affine import Affine, Diagonal
 from dulcourse.flows.base import Compose, Flow, Transform, per_event
 from dulcourse.flows.elementwise import LeakyReLU, Logit, Scaling, Sigmoid
+from tests.flows.checks import assert_one_to_one, disturb, integral
 
 
-def chain(generator, disturb) -> Compose:
+def chain(generator) -> Compose:
     return disturb(Compose([Scaling(0.5, -1.0), Affine(2), LeakyReLU(0.3), Diagonal((2,))]), generator)
 
 
-def test_composition_adds_log_dets(float64, generator, disturb):
-    f = chain(generator, disturb)
+def test_composition_adds_log_dets(float64, generator):
+    f = chain(generator)
     x = torch.randn(5, 2, generator=generator)
     z, total, steps = x, 0.0, []
     for transform in f.transforms:
@@ -27,8 +28,8 @@ def test_composition_adds_log_dets(float64, generator, disturb):
     assert all((step != 0).any() for step in steps)  # each of them counts
 
 
-def test_composition_is_one_to_one(float64, generator, disturb, assert_one_to_one):
-    assert_one_to_one(chain(generator, disturb), torch.randn(6, 2, generator=generator))
+def test_composition_is_one_to_one(float64, generator):
+    assert_one_to_one(chain(generator), torch.randn(6, 2, generator=generator))
 
 
 def test_nothing_composed_is_the_identity(float64):
@@ -38,8 +39,8 @@ def test_nothing_composed_is_the_identity(float64):
     assert torch.equal(log_det, torch.zeros(3))
 
 
-def test_the_density_integrates_to_one_in_two_dimensions(float64, generator, disturb, integral):
-    assert integral(Flow(chain(generator, disturb), (2,)), -40, 40, 800) == pytest.approx(1, abs=1e-3)
+def test_the_density_integrates_to_one_in_two_dimensions(float64, generator):
+    assert integral(Flow(chain(generator), (2,)), -40, 40, 800) == pytest.approx(1, abs=1e-3)
 
 
 PRIORS = {
@@ -51,13 +52,13 @@ PRIORS = {
 
 
 @pytest.mark.parametrize("prior", PRIORS)
-def test_any_prior_integrates_to_one(prior, float64, generator, disturb, integral):
-    flow = Flow(chain(generator, disturb), (2,), prior=PRIORS[prior])
+def test_any_prior_integrates_to_one(prior, float64, generator):
+    flow = Flow(chain(generator), (2,), prior=PRIORS[prior])
     assert integral(flow, -60, 60, 800) == pytest.approx(1, abs=5e-3)
 
 
-def test_the_default_prior_is_the_standard_normal(float64, generator, disturb):
-    f, x = chain(generator, disturb), torch.randn(5, 2, generator=generator)
+def test_the_default_prior_is_the_standard_normal(float64, generator):
+    f, x = chain(generator), torch.randn(5, 2, generator=generator)
     named = Flow(f, (2,), prior=Normal(torch.zeros(2), torch.ones(2)))
     torch.testing.assert_close(Flow(f, (2,)).log_prob(x), named.log_prob(x))
 
@@ -92,7 +93,7 @@ def test_training_under_one_prior_and_sampling_from_another_is_seen(float64, gen
     assert -flow.log_prob(other).mean().item() > entropy + 5
 
 
-def test_a_prior_on_another_support_is_seen(float64, generator, integral):
+def test_a_prior_on_another_support_is_seen(float64, generator):
     """∫ p(x) dx = P_z(image of f): below one for a sigmoid before N(0, 1), an error for z outside U(0, 1)."""
     x = torch.randn(100, 1, generator=generator)
     assert integral(Flow(Sigmoid(), (1,)), -40, 40, 4000) < 0.35

@@ -17,7 +17,7 @@ from dulcourse.flows.monotone import Monotone, ScaleShift, Shift, Standardise
 from dulcourse.flows.nice import NICE
 from dulcourse.flows.realnvp import RealNVP
 from dulcourse.flows.reshape import FactorOut, Squeeze
-from tests.flows.conftest import assert_one_to_one, disturb, jacobian
+from tests.flows.checks import assert_one_to_one, disturb, integral, jacobian
 
 MAPS = {"shift": Shift, "affine": ScaleShift, "standardise": Standardise, "mixture": lambda: MixtureMap(2)}
 
@@ -223,7 +223,7 @@ def test_nice_in_data_units_counts_the_scaling_of_the_data(float64, generator):
 
 
 @pytest.mark.parametrize("kind", ["nice", "realnvp"])
-def test_the_density_integrates_to_one_in_the_plane(kind, float64, generator, integral):
+def test_the_density_integrates_to_one_in_the_plane(kind, float64, generator):
     build = {"nice": lambda: NICE((2,), hidden=(8,), generator=generator)}
     build["realnvp"] = lambda: RealNVP((1, 1, 2), None, 0, width=4, blocks=1, generator=generator)
     flow = disturb(build[kind](), generator, 0.2)

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal, Uniform
 
 from dulcourse.errors import UsageError
-from dulcourse.flows.base import Flow
+from dulcourse.flows.base import Compose, Flow
 from dulcourse.flows.dequantisation import (
     UniformDequantisation,
     dequantise,
@@ -74,8 +74,6 @@ def test_scaling_the_data_does_not_change_the_figure(float64, generator):
     """The same density of the same image, whether the levels are divided first or not."""
     x = dequantise(torch.randint(17, (5, 1, 2, 2), generator=generator), generator)
     plain = Flow(MixtureCDF((1, 2, 2), MixtureMap(3, low=0.0, high=17.0)), (1, 2, 2))
-    from dulcourse.flows.base import Compose
-
     scaled = Compose([Scaling(1 / 17), MixtureCDF((1, 2, 2), MixtureMap(3, low=0.0, high=1.0))])
     torch.testing.assert_close(plain.log_prob(x), Flow(scaled, (1, 2, 2)).log_prob(x))
 

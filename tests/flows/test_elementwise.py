@@ -11,6 +11,8 @@ from torch.distributions import Beta, Uniform
 from dulcourse.errors import UsageError
 from dulcourse.flows.base import Compose, Flow
 from dulcourse.flows.elementwise import Elementwise, LeakyReLU, Logit, Scaling, Sigmoid, to_reals
+from dulcourse.likelihood import bits_per_dim
+from tests.flows.checks import assert_one_to_one, integral
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 REAL = {"scaling": Scaling(-3.0, 0.7), "leaky": LeakyReLU(0.2), "sigmoid": Sigmoid()}
@@ -20,7 +22,6 @@ UNIT = {"logit": Logit(), "logit with a margin": Logit(0.05), "levels": to_reals
 @given(shape=SHAPES, seed=st.integers(0, 99))
 @pytest.mark.parametrize("name", REAL)
 def test_maps_of_real_numbers_are_one_to_one(name, shape, seed):
-    from tests.flows.conftest import assert_one_to_one
 
     x = 3 * torch.randn(2, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     assert_one_to_one(REAL[name], x)
@@ -29,7 +30,6 @@ def test_maps_of_real_numbers_are_one_to_one(name, shape, seed):
 @given(shape=SHAPES, seed=st.integers(0, 99))
 @pytest.mark.parametrize("name", UNIT)
 def test_maps_of_the_unit_interval_are_one_to_one(name, shape, seed):
-    from tests.flows.conftest import assert_one_to_one
 
     x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     assert_one_to_one(UNIT[name], 1e-6 + (1 - 2e-6) * x)
@@ -44,7 +44,7 @@ def test_the_slope_is_that_of_finite_differences(f, x):
     torch.testing.assert_close(f.log_slope(x), slope.log(), atol=1e-6, rtol=1e-6)
 
 
-def test_a_sigmoid_before_the_standard_normal_integrates_to_a_third(float64, integral):
+def test_a_sigmoid_before_the_standard_normal_integrates_to_a_third(float64):
     """z = σ(x) covers (0, 1) only: ∫ p(x) dx = Φ(1) − Φ(0) = 0.3413…"""
     mass = integral(Flow(Sigmoid(), (1,)), -40, 40, 8000)
     phi = math.erf(1 / math.sqrt(2)) / 2
@@ -53,17 +53,17 @@ def test_a_sigmoid_before_the_standard_normal_integrates_to_a_third(float64, int
 
 
 @pytest.mark.parametrize("prior", [Uniform(0.0, 1.0), Beta(2.0, 3.0)])
-def test_a_sigmoid_before_a_prior_on_the_unit_interval_integrates_to_one(prior, float64, integral):
+def test_a_sigmoid_before_a_prior_on_the_unit_interval_integrates_to_one(prior, float64):
     assert integral(Flow(Sigmoid(), (1,), prior=prior), -30, 30, 6000) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("f", [Scaling(0.5), LeakyReLU(), Compose([LeakyReLU(3.0), Scaling(-2.0, 1.0)])])
-def test_maps_onto_the_real_numbers_keep_all_the_mass(f, float64, integral):
+def test_maps_onto_the_real_numbers_keep_all_the_mass(f, float64):
     assert integral(Flow(f, (1,)), -120, 120, 48_000) == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("margin", [0.01, 0.05, 0.2])
-def test_the_logit_has_a_little_mass_beyond_the_data(margin, float64, integral):
+def test_the_logit_has_a_little_mass_beyond_the_data(margin, float64):
     """Its domain is wider than [0, 1] by m/(1 − 2m) on both sides: all the mass there, some of it outside."""
     beyond, flow = margin / (1 - 2 * margin), Flow(Logit(margin), (1,))
     assert integral(flow, -beyond, 1 + beyond, 20_000) == pytest.approx(1, abs=1e-4)
@@ -102,8 +102,6 @@ def test_dequantised_levels_stay_finite_at_both_ends(levels):
 @pytest.mark.parametrize("divisor", [2, 16, 17, 255, 256])
 def test_dividing_costs_exactly_the_logarithm_of_the_divisor(divisor, float64):
     """A uniform density over [0, L)^D costs log₂ L bits/dim; without the layer's log-det it would cost 0."""
-    from dulcourse.likelihood import bits_per_dim
-
     flow = Flow(Scaling(1 / divisor), (1, 2, 3), levels=divisor, prior=Uniform(0.0, 1.0))
     x = torch.rand(5, 1, 2, 3) * divisor * 0.999
     bits = bits_per_dim(flow.log_prob(x), 6)

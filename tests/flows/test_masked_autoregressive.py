@@ -12,7 +12,7 @@ from dulcourse.flows.base import Flow
 from dulcourse.flows.masked_autoregressive import MAF, MaskedAutoregressive
 from dulcourse.flows.mixture_cdf import MixtureMap
 from dulcourse.flows.monotone import Standardise
-from tests.flows.conftest import assert_one_to_one, disturb, jacobian
+from tests.flows.checks import assert_one_to_one, disturb, integral, jacobian
 
 HIDDEN = [(), (7,), (3, 40), (33, 33, 5)]
 MAPS = {"affine": Standardise, "mixture": lambda: MixtureMap(2)}
@@ -101,7 +101,7 @@ def test_the_inverse_computes_each_unit_once(hidden, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", MAPS)
-def test_the_density_integrates_to_one_in_the_plane(kind, float64, integral):
+def test_the_density_integrates_to_one_in_the_plane(kind, float64):
     g, layers = torch.Generator().manual_seed(3), {"affine": 2, "mixture": 1}[kind]
     flow = MAF((2,), layers=layers, hidden=(8,), monotone=MAPS[kind](), generator=g)
     disturb(flow, g, 0.1)

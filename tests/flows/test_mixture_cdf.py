@@ -13,6 +13,7 @@ from torch.distributions.transforms import AffineTransform, SigmoidTransform
 from dulcourse.errors import UsageError
 from dulcourse.flows.base import Flow
 from dulcourse.flows.mixture_cdf import LAWS, NORMAL, MixtureCDF, MixtureMap
+from tests.flows.checks import assert_one_to_one, disturb, integral
 
 PAIRS = list(itertools.product(["normal", "logistic"], repeat=2))  # law of the components, target
 LOGISTIC_PRIOR = TransformedDistribution(Uniform(0.0, 1.0), [SigmoidTransform().inv])
@@ -40,7 +41,6 @@ def some(components, law, target, seed, size=1.0, dtype=torch.float64):
 @settings(max_examples=5)
 @given(components=st.integers(1, 6), seed=st.integers(0, 99), size=st.sampled_from([0.0, 0.3, 1.0]))
 def test_it_is_one_to_one(law, target, components, seed, size):
-    from tests.flows.conftest import assert_one_to_one
 
     map, theta = some(components, law, target, seed, size)
     flow = MixtureCDF((2,), map).double()
@@ -63,7 +63,7 @@ def test_its_density_is_the_mixture_whatever_the_target(law, target, seed):
 
 
 @pytest.mark.parametrize(("law", "target"), PAIRS)
-def test_the_density_integrates_to_one(law, target, float64, generator, disturb, integral):
+def test_the_density_integrates_to_one(law, target, float64, generator):
     prior = None if target == "normal" else LOGISTIC_PRIOR
     flow = Flow(MixtureCDF((1,), MixtureMap(3, law, target, 0.0, 10.0)), (1,), prior=prior)
     assert integral(disturb(flow, generator), -200, 200, 40_000) == pytest.approx(1, abs=1e-5)

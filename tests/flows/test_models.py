@@ -6,6 +6,7 @@ import torch
 from dulcourse.flows.masked_autoregressive import MAF
 from dulcourse.flows.nice import NICE
 from dulcourse.flows.realnvp import RealNVP
+from tests.flows.checks import assert_one_to_one, disturb
 
 MODELS = {
     "maf": lambda g: MAF((1, 3, 4), 5, layers=3, hidden=(20,), generator=g),
@@ -19,7 +20,7 @@ MODELS = {
 
 
 @pytest.fixture(params=MODELS)
-def model(request, float64, generator, disturb):
+def model(request, float64, generator):
     return disturb(MODELS[request.param](generator), generator, 0.2)
 
 
@@ -29,7 +30,7 @@ def events(model, n: int, generator: torch.Generator) -> torch.Tensor:
     return x * (model.levels or 1)
 
 
-def test_the_whole_is_one_to_one(model, generator, assert_one_to_one):
+def test_the_whole_is_one_to_one(model, generator):
     assert_one_to_one(model.transform, events(model, 3, generator), atol=1e-7)
 
 

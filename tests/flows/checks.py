@@ -1,6 +1,5 @@
 """Tools to hold a transform against its definition: its Jacobian by autograd, and sums over grids."""
 
-import pytest
 import torch
 
 from dulcourse.flows.base import Flow, Transform
@@ -43,23 +42,3 @@ def disturb(module: torch.nn.Module, generator: torch.Generator, size: float = 0
         for parameter in module.parameters():
             parameter.add_(size * torch.randn(parameter.shape, generator=generator))
     return module
-
-
-@pytest.fixture(name="assert_one_to_one")
-def _assert_one_to_one():
-    return assert_one_to_one
-
-
-@pytest.fixture(name="integral")
-def _integral():
-    return integral
-
-
-@pytest.fixture(name="disturb")
-def _disturb():
-    return disturb
-
-
-@pytest.fixture(name="jacobian")
-def _jacobian():
-    return jacobian
