@@ -47,3 +47,24 @@ def test_samples_have_the_shape_and_come_from_the_generator(model):
     first, again = (model.sample(6, generator=torch.Generator().manual_seed(3)) for _ in range(2))
     assert first.shape == (6, *model.shape)
     assert torch.equal(first, again)
+
+
+def test_nothing_is_remembered_between_calls(model, generator):
+    """A peer's cache gave back the x of an earlier call and hid an inverse that was wrong."""
+    x = events(model, 2, generator)
+    z, _ = model(x)
+    disturb(model, generator, 0.05)
+    assert not torch.allclose(model.inverse(z)[0], x)
+    torch.testing.assert_close(model(model.inverse(z)[0])[0], z, atol=1e-7, rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_weights_are_the_whole_function(name):
+    """Built from other random numbers and loaded: the same z, the same log-det, the same way back."""
+    source, target = (MODELS[name](torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    disturb(source, torch.Generator().manual_seed(3), 0.1)
+    target.load_state_dict(source.state_dict())
+    x = events(source, 3, torch.Generator().manual_seed(4))
+    torch.testing.assert_close(target(x), source(x), atol=0, rtol=0)
+    z = source(x)[0]
+    torch.testing.assert_close(target.inverse(z), source.inverse(z), atol=0, rtol=0)
