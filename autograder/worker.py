@@ -71,8 +71,8 @@ def main(channel: int, folder: Path, library: Path, processes: int) -> None:
         shutil.copytree(library / ".matplotlib", folder / ".matplotlib")
     kernel = Kernel(folder, library)
     # The kernel imports torch on its own; meanwhile papermill is imported here. A grammar in jsonschema's
-    # format checker would take longer than everything else together, and is not needed.
-    sys.modules["rfc3987_syntax"] = None
+    # format checker would take longer than everything else together, and is not needed; nor are durations.
+    sys.modules["rfc3987_syntax"] = sys.modules["isoduration"] = None
     wire = load_wire(library)
     link = Channel(socket.socket(fileno=channel), wire)
     try:
