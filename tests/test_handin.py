@@ -17,7 +17,7 @@ from dulcourse.autoregressive.histogram import Histogram
 from dulcourse.errors import UsageError
 from dulcourse.flows.base import Flow, Transform
 from dulcourse.latent.base import LatentModel
-from dulcourse.referee.public import find
+from dulcourse.referee.public import find, reference_bits
 
 SHAPE = (1, 2, 2)
 EXAMPLE = torch.arange(12).reshape(3, *SHAPE) % 3
@@ -439,6 +439,119 @@ def test_check_scores_a_model_blind_and_explains(histogram_entry, capsys):
     fitted(1e9)  # so much smoothing that all levels are alike
     handin.check("p", {})
     assert capsys.readouterr().out.startswith("look  table: 6.64")
+
+
+class Standardised(Transform):
+    """z = (x − m) / s of toy1d, with m and s handed in as weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.m, self.s = nn.Parameter(torch.zeros(())), nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return (x - self.m) / self.s, -self.s.log().expand(len(x))
+
+    def inverse(self, z):
+        return z * self.s + self.m, self.s.log().expand(len(z))
+
+
+class Curve(LatentModel):
+    """Levels near 50 + 20 z."""
+
+    def __init__(self):
+        super().__init__((1, 1, 1), 100, 1)
+        self.width = nn.Parameter(torch.ones(()))
+
+    def encode(self, x):
+        return (x.flatten(1).float() - 50) / 20, torch.log(self.width / 20).expand(len(x), 1)
+
+    def decode(self, z):
+        far = (torch.arange(100).to(z) - 50 - 20 * z) / self.width
+        return (-0.5 * far**2).view(-1, 100, 1, 1, 1)
+
+
+def set_scale(model):
+    x = data.load("toy1d", "train").x.double()
+    model.transform.m.data, model.transform.s.data = (x + 0.5).mean().float(), x.std().float()
+
+
+def widen(model):
+    model.width.data.fill_(8.0)
+
+
+@pytest.mark.parametrize(
+    ("build", "train", "facts"),
+    [
+        (lambda: Flow(Standardised(), (1, 1, 1), 100), set_scale, {"family": "flow", "latents": None}),
+        (Curve, widen, {"family": "latent", "latents": 1}),
+    ],
+    ids=["flow", "latent"],
+)
+def test_check_scores_models_of_two_parties(build, train, facts, histogram_entry, capsys):
+    """The reference is the model itself, so that nothing is between them but the noise of bits back."""
+    model = build()
+    train(model)
+    entry = histogram_entry | facts
+    entry["reference_bits"] = reference_bits(entry, model).tolist()
+    write_public(models=[entry])
+    handin.check("p", {})
+    assert "table: not handed in yet" in capsys.readouterr().out
+    handed_in = handin.trained("table", build, train, example=torch.arange(9).reshape(-1, 1, 1, 1))
+    handin.claim("table", np.mean(entry["reference_bits"]) * np.log(2))
+    handin.check("p", {})
+    out = capsys.readouterr().out
+    assert out.startswith("ok    table: ")
+    assert "about 100% of them." in out
+    assert "the grader ends it in between and asks a second one" in out.replace("\n      ", " ")
+    assert "in nats; divide by ln 2" in out
+    handed_in.load_state_dict(build().state_dict())
+    handin.check("p", {})
+    assert capsys.readouterr().out.startswith("look  table: ")
+
+
+def test_check_asks_conditional_models_and_their_samplers_with_labels(capsys):
+    entry = {
+        "name": "by_label",
+        "family": "autoregressive",
+        "data": "glyphs",
+        "options": {"size": 8, "levels": 2},
+        "shape": [1, 8, 8],
+        "levels": 2,
+        "order": None,
+        "latents": None,
+        "classes": 10,
+        "seed": 5,
+        "images": 64,
+        "full": 0.02,
+        "none": 0.5,
+    }
+
+    class ByLabel(Histogram):
+        def __init__(self):
+            super().__init__((1, 8, 8), 2)
+            self.classes = 10
+            self.tables = nn.Parameter(torch.zeros(10, 2, 1, 8, 8))
+
+        def logits(self, x, y=None):
+            return self.tables[y]
+
+    def count(model):
+        glyphs = data.load("glyphs", "train", size=8, levels=2, n=2000)
+        for label in range(10):
+            ones = glyphs.x[glyphs.y == label].double().mean(0).clamp(0.01, 0.99)
+            model.tables.data[label] = torch.stack([(1 - ones).log(), ones.log()])
+
+    model = ByLabel()
+    count(model)
+    entry["reference_bits"] = reference_bits(entry, model).tolist()
+    write_public(models=[entry], samplers=[{"model": "by_label", "n": 64}])
+    glyphs = data.load("glyphs", "train", size=8, levels=2, n=9)
+    handin.trained("by_label", ByLabel, count, example=glyphs.x, labels=glyphs.y)
+    handin.check("p", {})
+    out = capsys.readouterr().out
+    assert "about 100% of them." in out
+    assert "so the labels are used" in out
+    assert "samples of by_label: z = " in out
 
 
 def test_check_is_silent_in_the_graders_hands(capsys):
