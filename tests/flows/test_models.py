@@ -55,7 +55,6 @@ def test_nothing_is_remembered_between_calls(model, generator):
     z, _ = model(x)
     disturb(model, generator, 0.003)
     assert not torch.allclose(model.inverse(z)[0], x, atol=1e-6)
-    torch.testing.assert_close(model(model.inverse(z)[0])[0], z, atol=1e-7, rtol=1e-7)
 
 
 @pytest.mark.parametrize("name", MODELS)
