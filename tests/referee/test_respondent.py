@@ -11,6 +11,8 @@ import torch
 
 from dulcourse import handin
 from dulcourse.autoregressive.histogram import Histogram
+from dulcourse.flows.base import Flow, Transform
+from dulcourse.latent.base import LatentModel
 from dulcourse.referee import wire
 from dulcourse.referee.respondent import LocalRespondent, Malformed, Spec, ask
 from dulcourse.referee.serve import serve
@@ -82,12 +84,111 @@ def test_a_model_answers_every_question(histogram):
     assert party.call("m.history", {})["validation"].tolist() == [1.6, 1.4]
 
 
+class Curved(Transform):
+    """z_i = x_i + Σ_{j<i} sin(x_j): a triangular Jacobian with ones on its diagonal."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(4, 4).tril(-1))
+
+    def forward(self, x):
+        y = x.flatten(1)
+        return (y + torch.sin(y) @ self.weight.T).view_as(x), 0 * y.sum(1)
+
+    def inverse(self, z):
+        y = z.flatten(1)
+        x = torch.zeros_like(y)
+        for i in range(4):
+            x[:, i] = y[:, i] - (torch.sin(x) @ self.weight.T)[:, i]
+        return x.view_as(z), 0 * y.sum(1)
+
+
+class Small(LatentModel):
+    """`single` code, as many write it, cannot meet weights in double precision."""
+
+    def __init__(self, single=False):
+        super().__init__(SHAPE, 3, 2)
+        self.single = single
+        self.weight = torch.nn.Parameter(torch.randn(4, 4, generator=torch.Generator().manual_seed(0)))
+
+    def encode(self, x):
+        x = x.flatten(1)
+        return ((x.float() if self.single else x.to(self.weight)) @ self.weight).chunk(2, dim=1)
+
+    def decode(self, z):
+        return (z @ self.weight[:2]).view(-1, 1, *SHAPE) * torch.arange(3).view(1, 3, 1, 1, 1)
+
+
+def test_a_flow_answers_in_double_precision_with_its_jacobian():
+    model = Flow(Curved(), SHAPE, 3).train()
+    party, x = respondent(model), np.random.default_rng(0).random((5, *SHAPE)) * 3
+    answer = party.call("m.forward", {"x": x})
+    assert {key: a.dtype for key, a in answer.items()} == dict.fromkeys(
+        ("z", "jacobian", "log_det"), np.float64
+    )
+    expected = np.eye(4) + np.tril(np.ones((4, 4)), -1) * np.cos(x.reshape(5, 1, 4))
+    assert np.allclose(answer["jacobian"], expected, atol=1e-12)
+    assert np.allclose(party.call("m.inverse", {"z": answer["z"]})["x"], x, atol=1e-12)
+    nats = party.call("m.log_prob", {"x": x})["log_prob"]
+    assert np.allclose(nats, -0.5 * (answer["z"] ** 2 + np.log(2 * np.pi)).sum(1), atol=1e-12)
+    # The model itself is left as it was.
+    assert model.training
+    assert model.transform.weight.dtype == torch.float32
+    assert model.transform.weight.grad is None
+
+
+@pytest.mark.parametrize(("single", "exact"), [(False, 1e-12), (True, 1e-5)])
+def test_a_latent_variable_model_answers_in_the_best_precision_it_can(single, exact):
+    model = Small(single)
+    party, x = respondent(model), np.arange(20).reshape(5, *SHAPE) % 3
+    answer, weight = party.call("m.encode", {"x": x}), model.weight.detach().double().numpy()
+    told = np.concatenate([answer["mean"], answer["log_std"]], axis=1)
+    assert told.dtype == np.float64
+    assert np.abs(told - x.reshape(5, 4) @ weight).max() < exact
+    z = np.random.default_rng(0).normal(size=(5, 2))
+    logits = party.call("m.decode", {"z": z})["logits"]
+    assert logits.shape == (5, 3, *SHAPE)
+    assert np.abs(logits[:, 2].reshape(5, 4) - 2 * z @ weight[:2]).max() < exact
+    noise = torch.zeros(5, 2)
+    nats = party.call("m.log_prob", {"x": x, "noise": np.zeros((5, 2))})["log_prob"]
+    assert np.allclose(nats, model.log_weight(torch.from_numpy(x), noise).detach(), atol=1e-3)
+
+
+def test_what_a_two_party_question_breaks_on_is_said_in_words():
+    class Constant(Curved):
+        def forward(self, x):
+            return torch.zeros(len(x), 4), torch.zeros(len(x))
+
+    party, x = respondent(Flow(Constant(), SHAPE, 3)), np.zeros((2, *SHAPE))
+    with pytest.raises(Malformed, match=r"'m.forward' raised RuntimeError"):
+        party.call("m.forward", {"x": x})
+    with pytest.raises(Malformed, match=r"'m.encode' raised AttributeError"):
+        party.call("m.encode", {"x": x.astype(int)})
+    blank = LatentModel(SHAPE, 3, 2)
+    with pytest.raises(Malformed, match="not solved yet"):
+        respondent(blank).call("m.encode", {"x": x.astype(int)})
+
+
+def test_a_conditional_model_samples_the_labels_it_is_given(histogram):
+    class Conditional(torch.nn.Module):
+        def sample(self, n, y, *, generator):
+            return y.view(n, 1, 1, 1).expand(n, *SHAPE)
+
+    question = {"n": np.array(3), "seed": np.array(1), "y": np.array([2, 0, 1])}
+    assert respondent(Conditional()).call("m.sample", question)["x"][:, 0, 0, 0].tolist() == [2, 0, 1]
+    with pytest.raises(Malformed, match="raised"):
+        respondent(histogram).call("m.sample", question)
+
+
 def test_many_images_are_answered_in_pieces_that_fit(histogram, monkeypatch):
     monkeypatch.setattr("dulcourse.referee.respondent.CHUNK", 24)  # two images of 12 logits
     x = np.arange(28).reshape(7, *SHAPE) % 3
     assert respondent(histogram).call("m.logits", {"x": x})["logits"].shape == (7, 3, *SHAPE)
     rows = respondent(histogram).call("m.conditional", {"x": x, "position": np.arange(7) % 4})
     assert rows["log_p"].shape == (7, 3)
+    whole = respondent(Small()).call("m.encode", {"x": x})["mean"]
+    monkeypatch.setattr("dulcourse.referee.respondent.IMAGES", 3)
+    assert np.array_equal(respondent(Small()).call("m.encode", {"x": x})["mean"], whole)
 
 
 @pytest.mark.parametrize("name", ["m.weights", "n.logits", "logits", "", "m.", ".logits", "function."])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from dulcourse.autoregressive.base import AutoregressiveModel
 from dulcourse.errors import UsageError
 from dulcourse.referee.respondent import Malformed
 from dulcourse.referee.sampler import draw, judge, sampler_test, spread_statistic, z_statistic
-from tests.referee.parties import Answering, local
+from tests.referee.parties import Answering, local, noise, raster
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -212,3 +213,28 @@ def test_numbers_of_any_size_leave_no_warning():
 
 def test_too_few_draws_have_no_spread():
     assert spread_statistic(np.zeros((4, 4)), np.zeros(4, np.int64), np.arange(4)) == 0
+
+
+def test_a_conditional_sampler_is_held_against_the_conditionals_of_its_labels():
+    """The model knows nothing but its label; who swaps two labels while sampling is found out."""
+
+    class ByLabel(AutoregressiveModel):
+        def __init__(self, swap=False):
+            super().__init__((1, 4, 4), 4)
+            self.swap = swap
+            self.table = 2 * torch.randn(3, 4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+        def logits(self, x, y=None):
+            return self.table[y]
+
+        def sample(self, n, y=None, *, generator):
+            p = self.table[(y + 1) % 3 if self.swap else y].softmax(1).flatten(2).transpose(1, 2)
+            return torch.multinomial(p.reshape(-1, 4), 1, generator=generator).view(n, 1, 4, 4)
+
+    labels = np.arange(90) % 3
+    frozen = raster((1, 4, 4), 4)
+    settings = {"train": noise((1, 4, 4), 4, 200), "reference": ByLabel(), "labels": labels}
+    for swap in (False, True):
+        party = local(ByLabel(swap), "m")
+        result = sampler_test(party, party, "m", frozen, 90, generator=rng(), **settings)
+        assert result.passed is not swap, result.words
