@@ -18,7 +18,7 @@ HOMEWORKS := $(notdir $(patsubst %/rubric.py,%,$(wildcard solutions/*/rubric.py)
 CLASS := tests/submissions
 GRADES := _build/grades
 LIBRARY := $(shell find dulcourse -name '*.py')
-BOOK := _config.yml _toc.yml $(shell find book -type f -not -path '*/.*' -not -name '*.pyc')
+BOOK := _config.yml _toc.yml $(wildcard benchmarks/results/*.json) $(shell find book -type f -not -path '*/.*' -not -name '*.pyc')
 
 .PHONY: all help setup wall release book grade test lint mutants bench dist clean
 all: release book grade
