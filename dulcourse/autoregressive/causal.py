@@ -252,7 +252,7 @@ class MaskedConv(Remembering):
             memory["rows above"] = h.new_zeros(len(h), h.shape[1], self.above, memory["row"].shape[1])
         if self.strict:
             self._keep(h, cursor.fed)
-        if cursor.new_row:
+        if cursor.new_row and self.above:
             self._next_row()
         if not self.strict:
             self._keep(h, cursor.pixel)
@@ -266,14 +266,15 @@ class MaskedConv(Remembering):
             self.memory["row"][:, self.left + pixel[1]] = h.flatten(1)
 
     def _next_row(self) -> None:
-        """The row that was being filled is the lowest of those above from now on."""
-        row, rows = self.memory["row"], self.memory["rows above"]
-        if self.above:
-            rows = torch.cat([rows[:, :, 1:], row.transpose(1, 2).unsqueeze(2)], 2)
-            added = F.conv2d(rows, self.memory["weight above"], self.bias)
-            self.memory["rows above"] = rows
-            self.memory["from above"] = added.squeeze(2).permute(2, 0, 1).contiguous()  # [W, batch, outputs]
-        self.memory["row"] = torch.zeros_like(row)
+        """The row that is full is the lowest of those above from now on.
+
+        It need not be emptied: it is written over from the left, and nothing further right is looked at.
+        """
+        row = self.memory["row"].transpose(1, 2).unsqueeze(2)
+        rows = torch.cat([self.memory["rows above"][:, :, 1:], row], 2)
+        added = F.conv2d(rows, self.memory["weight above"], self.bias)
+        self.memory["rows above"] = rows
+        self.memory["from above"] = added.squeeze(2).permute(2, 0, 1).contiguous()  # [W, batch, outputs]
 
 
 class HorizontalConv(MaskedConv):
