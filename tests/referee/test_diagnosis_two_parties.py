@@ -345,3 +345,26 @@ def test_log_variance_in_the_kl_term_alone_is_named(drawn):
     wrong = float(0.5 * (mean**2 + log_std.exp() - 1 - log_std).sum(1).mean() / (D * LN2))
     said, _ = of_latent(Coder(), drawn, claimed=lambda score: score.parts["reconstruction"] + wrong)
     assert "log σ was taken for log σ² in the KL term" in said.words[0]
+
+
+def test_too_narrow_a_posterior_is_not_taken_for_log_variance(drawn):
+    """As after training with a KL term that is too small: wider would be cheaper, but is not meant."""
+
+    class Narrow(Coder):
+        def encode(self, x):
+            mean, log_std = super().encode(x)
+            return mean, log_std - 1.5
+
+    said, _ = of_latent(Narrow(), drawn)
+    assert not any("log σ²" in words for words in said.words)
+
+
+def test_a_term_that_ran_away_is_named_and_a_claim_below_zero(drawn):
+    class Added(Coder):
+        def encode(self, x):
+            mean, log_std = super().encode(x)
+            return mean + 1e4, log_std
+
+    said, _ = of_latent(Added(), drawn, claimed=-1e5)
+    assert "z alone costs" in said.words[0]
+    assert "a code length is never negative" in said.words[-1]

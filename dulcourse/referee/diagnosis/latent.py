@@ -65,15 +65,16 @@ def explain(
     )
     if asked.lost or not score.parts:
         return words
-    words += _scale(scales or {}, frozen.levels) + _runaway(score, frozen)
+    said = [figure for figure in (own, claimed) if figure is not None]
+    words += _scale(scales or {}, said, frozen.levels) + _runaway(score, frozen)
     more = _mistakes(score, frozen, asked)
     # The parts are not capped, so they explain what the model says of itself even where the score is.
     measured = score.parts["kl"] + score.parts["reconstruction"]
     uncapped = replace(score, bits_per_dim=measured)
     if own is not None and abs(own - measured) > tolerance(score):
         found = units(own, measured, frozen.dims, frozen.levels, tolerance(score), more)
-        said = found.replace("were claimed", "are the model's own log_weight") if found else None
-        words.append(said or _disagrees(own, measured))
+        found = found and found.replace("were claimed", "are the model's own log_weight")
+        words.append(found or _disagrees(own, measured))
     if claimed is not None:
         found = units(claimed, measured, frozen.dims, frozen.levels, tolerance(score), more)
         if claimed < 0 and not found:
@@ -82,11 +83,15 @@ def explain(
     return words + _collapse(score, frozen)
 
 
-def _scale(costs: Costs, levels: int) -> list[str]:
+def _scale(costs: Costs, said: list[float], levels: int) -> list[str]:
     told = costs.get("log σ", -math.inf)
     best = min(costs, key=costs.get, default="log σ")
     # What costs more than a uniform guess either way has gone wrong elsewhere.
     if best == "log σ" or told - costs[best] <= 0.01 or costs[best] > math.log2(levels):
+        return []
+    # Too narrow a posterior gains by any widening: the notebook's own figures say what it means.
+    meant = any(abs(figure - costs[best]) < abs(figure - told) / 2 for figure in said)
+    if best == "log σ²" and said and not meant:
         return []
     return [
         f"encode seems to return {best} where log σ is expected: read as {best}, its answers would cost "
