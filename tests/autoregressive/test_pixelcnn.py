@@ -71,6 +71,16 @@ def test_the_blind_spot_is_to_the_right_however_deep_the_network(
     assert missing.sum() == {(7, 3): 125, (3, 3): 322, (5, 5): 146}[first, kernel]
 
 
+def test_residuals_are_added_once(float64, generator):
+    """A block that says nothing changes nothing."""
+    model = PixelCNN((1, 5, 5), 3, 6, 1, generator=generator)
+    (block,) = model.blocks
+    h = torch.randn(2, 6, 5, 5, generator=generator)
+    assert not torch.equal(block(h), h)
+    torch.nn.init.zeros_(block.after.weight)
+    assert torch.equal(block(h), h)
+
+
 @both
 @pytest.mark.parametrize(
     ("shape", "levels"), [((1, 2, 2), 2), ((3, 1, 2), 2), ((2, 2, 2), 2), ((1, 2, 3), 3), ((1, 1, 1), 5)]

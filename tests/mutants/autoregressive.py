@@ -204,10 +204,10 @@ PIXELCNN = _mutants(
         "test_pixelcnn.py::test_pixelcnn_sees_what_its_windows_reach",
     ),
     (
-        "the blocks have mask A",
-        "self.conv = MaskedConv(narrow, narrow, kernel, generator=generator)",
-        "self.conv = MaskedConv(narrow, narrow, kernel, strict=True, generator=generator)",
-        "test_pixelcnn.py::test_pixelcnn_sees_what_its_windows_reach",
+        "the residual is added twice",
+        "return h + self.after(",
+        "return h + h + self.after(",
+        "test_pixelcnn.py::test_residuals_are_added_once",
     ),
     (
         "the first layer's window has the size of the blocks'",
