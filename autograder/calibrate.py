@@ -21,7 +21,7 @@ from autograder.receipt import library_hash
 from autograder.reference import public_images, weights_path
 from autograder.results import write_atomically
 from autograder.rubric import Model, Rubric, load_module, load_rubric
-from dulcourse.errors import UsageError
+from dulcourse.errors import UsageError, unknown
 
 __all__ = ["calibrate"]
 
@@ -29,8 +29,10 @@ KEY = b"dulcourse calibr"  # no batch has it
 DRAWS = 8  # sets of images that each seed is scored on
 
 
-def calibrate(solutions: Path, assignment: str, tier: str, seeds: int) -> Iterator[str]:
-    """Train, measure and write; yields a line for each model.
+def calibrate(
+    solutions: Path, assignment: str, tier: str, seeds: int, only: list[str] | None = None
+) -> Iterator[str]:
+    """Train, measure and write; yields a line for each model, or for those in `only`.
 
     Writes `reference/<model>-<tier>.safetensors` and the tier's part of `reference/calibration.json`.
     """
@@ -41,8 +43,12 @@ def calibrate(solutions: Path, assignment: str, tier: str, seeds: int) -> Iterat
             f"{str(rubric.folder)!r} has no reference.py: the functions that train the references."
         )
     module = load_module(rubric.folder / "reference.py")
-    for _, model in rubric.items:
-        if model.kind == "model":
+    models = {item.name: item for _, item in rubric.items if item.kind == "model"}
+    for name in only or models:
+        if name not in models:
+            raise unknown("model", name, list(models))
+    for model in models.values():
+        if not only or model.name in only:
             began = time.monotonic()
             train = getattr(module, model.reference)
             trained = [train(seed, tier).eval().requires_grad_(False) for seed in range(seeds)]

@@ -133,15 +133,16 @@ def calibrate(
     assignment: Assignment,
     tier: TierName = "cpu",
     seeds: Annotated[int, typer.Option(min=5, help="Trainings of each reference; the first is kept.")] = 6,
+    only: Annotated[list[str] | None, typer.Option(help="A model to calibrate; all when not given.")] = None,
     course: Course = None,
 ) -> None:
     """Train the reference models and measure their spread: the thresholds of the rubric come from it.
 
-    Example: autograder calibrate hw1_autoregressive --tier cpu
+    Example: autograder calibrate hw1_autoregressive --tier cpu --only gated
     """
     from autograder.calibrate import calibrate as run
 
-    for line in run(_course(course) / "solutions", assignment, tier, seeds):
+    for line in run(_course(course) / "solutions", assignment, tier, seeds, only):
         typer.echo(line)
 
 

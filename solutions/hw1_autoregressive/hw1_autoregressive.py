@@ -15,7 +15,7 @@
 # %% [markdown] nbgrader={"grade": false, "grade_id": "title", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # # Homework 1. Likelihood and autoregressive models
 #
-# You will write three models, each able to do what the one before it cannot, and judge all of them by one number: how
+# You will write four models, each able to do what the one before it cannot, and judge all of them by one number: how
 # many **bits** they need to say what happened.
 #
 # | problem | you write | points |
@@ -23,6 +23,8 @@
 # | 1. Counting | the unit of the course, a histogram by maximum likelihood | 20 |
 # | 2. A few parameters instead of a table | a mixture of discretised logistics | 25 |
 # | 3. MADE | masks, an autoregressive network in an unusual ordering, its sampler | 45 |
+# | 4. Masked convolutions | masks for any channels, what a stack of them sees | 20 |
+# | 5. A Gated PixelCNN | two stacks without a blind spot, told which digit to draw | 30 |
 # | In words | why it sums to one, and what goes wrong when it does not (graded by hand) | 10 |
 #
 # **How to work.** Fill in every `# YOUR CODE HERE`. Keep the names of functions and classes, and do not edit or delete
@@ -38,7 +40,7 @@
 # position, fills all the others with pixels of an unrelated image, receives your probabilities for that position, and only
 # then looks the true pixel up. So a model that peeks at the pixel it should predict bets on the wrong one, and pays.
 #
-# **Time.** The whole notebook has ten minutes on one CPU core; our solution takes about one. What was handed in
+# **Time.** The whole notebook has ten minutes on one CPU core; our solution takes about three. What was handed in
 # before the time is up is scored.
 
 # %% nbgrader={"grade": false, "grade_id": "parameters", "locked": true, "schema_version": 3, "solution": false, "task": false} tags=["parameters"]
@@ -62,11 +64,12 @@ handin.begin("hw1_autoregressive")
 
 # Sizes that suffice for full points in each tier. You may choose your own; the time limit stays.
 STEPS = {
-    "smoke": {"mixture": 200, "made": 300},
-    "cpu": {"mixture": 2000, "made": 3000},
-    "gpu": {"mixture": 2000, "made": 3000},
+    "smoke": {"mixture": 200, "made": 300, "gated": 100},
+    "cpu": {"mixture": 2000, "made": 3000, "gated": 600},
+    "gpu": {"mixture": 2000, "made": 3000, "gated": 600},
 }[tier]
 HIDDEN = {"smoke": (64,), "cpu": (128,), "gpu": (128,)}[tier]
+CHANNELS = {"smoke": 16, "cpu": 24, "gpu": 24}[tier]  # of the Gated PixelCNN
 IMAGES = {"train": 2048, "validation": 256} if tier == "smoke" else {"train": 8192, "validation": 1024}
 
 
@@ -172,10 +175,12 @@ print({split: tuple(part.x.shape) for split, part in numbers.items()})
 # %% nbgrader={"grade": true, "grade_id": "histogram-graded", "locked": true, "points": 20, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "histogram"}
 def claim(name: str, model: nn.Module, images: data.Dataset) -> None:
     """Tell the grader what this notebook measures of its own model; the referee's number is set beside it."""
+    classes = getattr(model, "classes", None)
     with torch.no_grad():
-        logits = model.logits(images.x)
+        logits = model.logits(images.x, images.y if classes else None)
+    price = math.log2(classes) / images.dims if classes else 0.0  # of the labels that the model is given
     try:
-        bits = float(mean_bits_per_dim(logits, images.x))
+        bits = float(mean_bits_per_dim(logits, images.x)) + price
     except Exception as error:
         print(f"{name}: no claim, because mean_bits_per_dim raised {type(error).__name__}: {error}")
         return
@@ -544,6 +549,253 @@ if made is not None:
 # %% nbgrader={"grade": false, "grade_id": "made-curves", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
 if made is not None and handin.registry["made"].history is not None:
     display(plotting.curves(handin.registry["made"].history))
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "pixelcnn-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "pixelcnn"}
+# ## Problem 4. Masked convolutions
+#
+# MADE gives every pixel weights of its own: $64$ pixels by $128$ hidden units, and a $28 \times 28$ image would need twelve times as
+# many. What an edge looks like does not depend on where it is, so share the weights: a **convolution**. Its conditionals
+# are causal in the raster order if its kernel is multiplied by a mask that keeps
+#
+# - every row above the centre, whole;
+# - of the centre's row, what is left of the centre;
+# - at the centre itself, what has been generated before: that depends on the channels.
+#
+# Pixels of a colour image are generated red, then green, then blue. Give every input and every output channel of a layer a
+# **group**, a number that says which of them it belongs to (features too: they are shared out among the colours). At the centre, a layer
+# that is *strict* keeps a connection if the output's group is greater than the input's, and one that is not, also if they are equal.
+# That is MADE's comparison again, with groups for degrees. For grey images there is one group, and the centre is kept or not.
+# In the literature a strict mask is called *type A* and one that is not *type B*. The first layer must be strict, the others not.
+#
+# **Write `conv_mask(in_groups, out_groups, kernel_size, strict)`**: a bool tensor `[out, in, k, k]` (as `nn.Conv2d` keeps its weight), for
+# odd $k$ and integer groups `[in]` and `[out]`.
+
+
+# %% nbgrader={"grade": false, "grade_id": "conv-mask", "locked": false, "schema_version": 3, "solution": true, "task": false} dulcourse={"problem": "pixelcnn"}
+def conv_mask(
+    in_groups: torch.Tensor, out_groups: torch.Tensor, kernel_size: int, strict: bool
+) -> torch.Tensor:
+    """bool [out, in, k, k]: which weights of a convolution stay, for integer groups [in] and [out] and odd k."""
+    ### BEGIN SOLUTION
+    centre = kernel_size // 2
+    kept = torch.zeros(len(out_groups), len(in_groups), kernel_size, kernel_size, dtype=torch.bool)
+    kept[:, :, :centre, :] = True
+    kept[:, :, centre, :centre] = True
+    kept[:, :, centre, centre] = mask(in_groups, out_groups, strict)
+    return kept
+    ### END SOLUTION
+
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "seen-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "pixelcnn"}
+# ### What a stack of them sees
+#
+# A pixel's output sees what its layers let through, hop by hop. With a kernel of size $k$ a hop of the first layer goes up by $1 \dots \lfloor k/2 \rfloor$ rows and at most
+# $\lfloor k/2 \rfloor$ columns to either side, or to the left in the same row; a hop of a later layer may also stay where it is. No hop goes to the
+# right in its own row. So whatever lies to the right and above can only be reached if enough rows lie between: part of the past
+# is *never* seen, however many layers there are. It is the **blind spot** of the PixelCNN.
+#
+# **Write `seen(height, width, row, column, kernel_size, layers)`**: a bool tensor of shape `[height, width]`, true where a pixel of a grey image is
+# among those that the output at (`row`, `column`) depends on, after `layers` layers of which only the first is strict. (Follow the hops from
+# the output back to the image, one layer at a time; pixels outside the image are zero and lead nowhere.)
+
+
+# %% nbgrader={"grade": false, "grade_id": "seen", "locked": false, "schema_version": 3, "solution": true, "task": false} dulcourse={"problem": "pixelcnn"}
+def seen(height: int, width: int, row: int, column: int, kernel_size: int, layers: int) -> torch.Tensor:
+    """bool [height, width]: the pixels that the output at (row, column) depends on."""
+    ### BEGIN SOLUTION
+    grey, reach = torch.zeros(1, dtype=torch.int64), kernel_size // 2
+    reached = torch.zeros(height, width)
+    reached[row, column] = 1
+    for strict in [False] * (layers - 1) + [True]:  # from the last layer to the first
+        kernel = conv_mask(grey, grey, kernel_size, strict).float()
+        # The transposed convolution sends what is reached to where it came from.
+        reached = F.conv_transpose2d(reached[None, None], kernel, padding=reach)[0, 0].clamp(max=1)
+    return reached > 0
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": false, "grade_id": "pixelcnn-check", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "pixelcnn"}
+handin.check("pixelcnn")
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "blind-spot-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "pixelcnn"}
+# Two layers or thirty: beyond some depth nothing changes any more. The pixel marked is the one that is predicted; dark pixels of the past are those
+# it will never know.
+
+# %% nbgrader={"grade": true, "grade_id": "blind-spot-figure", "locked": true, "points": 20, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "pixelcnn"}
+try:
+    fields = torch.stack(
+        [seen(8, 8, 5, 3, kernel_size=3, layers=layers) for layers in (1, 2, 4, 8, 16)]
+    ).long()
+    fields[:, 5, 3] = 2  # the pixel that is predicted
+    display(plotting.show_images(fields[:, None], levels=3))
+except Exception as error:
+    print(f"no picture: seen raised {type(error).__name__}: {error}")
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "gated-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "gated"}
+# ## Problem 5. A Gated PixelCNN, told which digit to draw
+#
+# The cure for the blind spot is to give up on one stack of convolutions and to use **two**:
+#
+# - the **vertical** stack knows all rows above, whole: at row $r$ it may depend on every pixel of the rows $0 \dots r - 1$;
+# - the **horizontal** stack knows the row so far, and in every layer listens to the vertical one.
+#
+# Neither needs a mask. *Shift the image once*, and everything after may look at its own place. If the vertical stack starts from the image shifted
+# down by one row, then a convolution over its own row and the rows above it never meets row $r$ of the image: the strictness is in the shift. If the
+# horizontal stack starts from the image shifted right by one column, a convolution over its own column and those to the left
+# never meets the pixel itself. Shift once and no more: a network that shifts in every layer has a blind spot again.
+#
+# **Write `shift_down(x)` and `shift_right(x)`** for `[batch, channels, height, width]`: zeros come in at the top (left), what leaves at the bottom
+# (right) is dropped.
+#
+# ### Gates and labels
+#
+# A **gate** multiplies what a layer found by how much it matters, each computed from its own half of the channels. A label $y$ (which digit it is) enters
+# every gate as a vector $c$ of numbers that depends on $y$ and not on the place:
+#
+# $$ \text{gate}(a, c) = \tanh(a_1 + c_1) \odot \sigma(a_2 + c_2), \qquad a = (a_1, a_2),\; c = (c_1, c_2). $$
+#
+# **Write `gated_activation(a, c)`** for $a$ `[batch, 2n, height, width]` and $c$ `[batch, 2n]`: the result has $n$ channels, the first half of
+# $a$ and $c$ goes through the $\tanh$.
+
+
+# %% nbgrader={"grade": false, "grade_id": "gated-functions", "locked": false, "schema_version": 3, "solution": true, "task": false} dulcourse={"problem": "gated"}
+def shift_down(x: torch.Tensor) -> torch.Tensor:
+    """x one row further down, for x [batch, channels, height, width]."""
+    ### BEGIN SOLUTION
+    return F.pad(x, (0, 0, 1, 0))[:, :, :-1]
+    ### END SOLUTION
+
+
+def shift_right(x: torch.Tensor) -> torch.Tensor:
+    """x one column further right, for x [batch, channels, height, width]."""
+    ### BEGIN SOLUTION
+    return F.pad(x, (1, 0))[:, :, :, :-1]
+    ### END SOLUTION
+
+
+def gated_activation(a: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """tanh(a₁ + c₁)·σ(a₂ + c₂), for a [batch, 2n, height, width] and c [batch, 2n]."""
+    ### BEGIN SOLUTION
+    signal, gate = (a + c[:, :, None, None]).chunk(2, dim=1)
+    return torch.tanh(signal) * torch.sigmoid(gate)
+    ### END SOLUTION
+
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "gated-model-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "gated"}
+# ### The network
+#
+# **Write `Block` and `GatedPixelCNN`.** A good block, with $n$ channels in each stack: a $3 \times 5$ convolution of the vertical stack (padded above and on both
+# sides), a $1 \times 3$ convolution of the horizontal one (padded on the left), each from $n$ to $2n$ channels; a $1 \times 1$ convolution that brings the vertical result
+# over to the horizontal one before its gate; a gate for each stack, with its own vector of the label (`nn.Embedding`); and around the horizontal
+# stack a residual connection, added once. At the end, two $1 \times 1$ convolutions from the horizontal stack to the logits.
+#
+# *In:* the levels of a pixel as a one-hot vector (`F.one_hot`), so $L$ channels. *Out:* `[batch, levels, C, H, W]`. The labels `y` are int64 `[batch]`, from 0 to
+# `classes` − 1. You need not write `sample`: the base class draws pixel by pixel from your `logits`.
+
+
+# %% nbgrader={"grade": false, "grade_id": "gated-model", "locked": false, "schema_version": 3, "solution": true, "task": false} dulcourse={"problem": "gated"}
+class Block(nn.Module):
+    """One layer of both stacks: (v, h, y) to (v, h)."""
+
+    def __init__(self, channels: int, classes: int):
+        super().__init__()
+        ### BEGIN SOLUTION
+        self.vertical = nn.Conv2d(channels, 2 * channels, (3, 5))
+        self.horizontal = nn.Conv2d(channels, 2 * channels, (1, 3))
+        self.across = nn.Conv2d(2 * channels, 2 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+        self.label = nn.Embedding(classes, 4 * channels)
+        ### END SOLUTION
+
+    def forward(self, v: torch.Tensor, h: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The two stacks after this layer, each [batch, channels, height, width]."""
+        ### BEGIN SOLUTION
+        label_v, label_h = self.label(y).chunk(2, dim=1)
+        above = self.vertical(F.pad(v, (2, 2, 2, 0)))
+        left = self.horizontal(F.pad(h, (2, 0))) + self.across(above)
+        return gated_activation(above, label_v), h + self.out(gated_activation(left, label_h))
+        ### END SOLUTION
+
+
+class GatedPixelCNN(AutoregressiveModel):
+    """p(x | y) = Π_t p(x_t | the pixels before it in raster order, y)."""
+
+    def __init__(self, shape: tuple[int, int, int], levels: int, classes: int, channels: int, blocks: int):
+        super().__init__(shape, levels)
+        self.classes = classes
+        ### BEGIN SOLUTION
+        self.into_vertical = nn.Conv2d(levels, channels, 1)
+        self.into_horizontal = nn.Conv2d(levels, channels, 1)
+        self.blocks = nn.ModuleList(Block(channels, classes) for _ in range(blocks))
+        self.head = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, 2 * channels, 1), nn.ReLU(), nn.Conv2d(2 * channels, levels, 1)
+        )
+        ### END SOLUTION
+
+    def logits(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits of every conditional: [batch, levels, 1, H, W] for int64 x [batch, 1, H, W] and labels y [batch]."""
+        ### BEGIN SOLUTION
+        pixels = F.one_hot(x[:, 0], self.levels).movedim(-1, 1).to(self.head[1].weight.dtype)
+        v, h = self.into_vertical(shift_down(pixels)), self.into_horizontal(shift_right(pixels))
+        for block in self.blocks:
+            v, h = block(v, h, y)
+        return self.head(h).unsqueeze(2)
+        ### END SOLUTION
+
+
+def build_gated() -> GatedPixelCNN:
+    """An untrained Gated PixelCNN for 8×8 glyphs with 4 levels in 10 classes."""
+    ### BEGIN SOLUTION
+    return GatedPixelCNN((1, 8, 8), levels=4, classes=10, channels=CHANNELS, blocks=4)
+    ### END SOLUTION
+
+
+def train_gated(model: GatedPixelCNN) -> "training.History":
+    """Maximise log p(x | y) of the training glyphs, given their labels."""
+    ### BEGIN SOLUTION
+    return training.fit(
+        model,
+        glyphs["train"],
+        glyphs["validation"],
+        generator=fresh_generator(),
+        steps=STEPS["gated"],
+        batch_size=64,
+        lr=2e-2 if tier == "smoke" else 1e-2,
+        schedule=training.cosine,
+        loss=lambda model, x, y, generator: -model.log_prob(x, y),
+        device=device,
+    )
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "gated-graded", "locked": true, "points": 30, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "gated"}
+gated = handin.trained(
+    "gated",
+    build_gated,
+    train_gated,
+    example=glyphs["validation"].x[:8],
+    labels=glyphs["validation"].y[:8],
+)
+if gated is not None:
+    claim("gated", gated, glyphs["validation"])
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "gated-price-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "gated"}
+# A label is information, and information has a price: one of ten classes costs $\log_2 10 \approx 3.32$ bits, which is $0.052$ bits for each of the $64$ pixels. Without it a model could be told the
+# whole image in its label. The claim above and the referee's number both include it, and the referee also tries wrong labels: if they cost nothing more, the model
+# does not listen.
+
+# %% nbgrader={"grade": false, "grade_id": "gated-check", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "gated"}
+handin.check("gated")
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "gated-look-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "gated"}
+# ### Look at it
+#
+# One row for each digit.
+
+# %% nbgrader={"grade": false, "grade_id": "gated-samples", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "gated"}
+if gated is not None and handin.session.mode == "train":
+    labels = torch.arange(10).repeat_interleave(8)
+    display(plotting.show_images(gated.sample(80, labels, generator=fresh_generator()), levels=4))
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "written-text", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ## In words

@@ -24,7 +24,42 @@ def discretised_logistic_log_prob(x, means, log_scales, levels):
 def mask(in_degrees, out_degrees, strict):
     return torch.zeros(len(out_degrees), len(in_degrees), dtype=torch.bool)
 """,
+    "conv-mask": """
+def conv_mask(in_groups, out_groups, kernel_size, strict):
+    return torch.zeros(len(out_groups), len(in_groups), kernel_size, kernel_size, dtype=torch.bool)
+""",
+    "seen": """
+def seen(height, width, row, column, kernel_size, layers):
+    return torch.zeros(height, width, dtype=torch.bool)
+""",
 }
+
+IDLE_GATED = """
+def shift_down(x):
+    return torch.zeros_like(x)
+
+
+def shift_right(x):
+    return torch.zeros_like(x)
+
+
+def gated_activation(a, c):
+    return torch.zeros_like(a[:, ::2])
+"""
+
+UNIFORM_GATED = """
+class GatedPixelCNN(AutoregressiveModel):
+    def logits(self, x, y=None):
+        return torch.zeros(len(x), self.levels, *self.shape)
+
+
+def build_gated():
+    return GatedPixelCNN((1, 8, 8), 4)
+
+
+def train_gated(model):
+    return None
+"""
 
 UNIFORM_MIXTURE = """
 def mixture_log_prob(x, weights_logits, means, log_scales, levels):
