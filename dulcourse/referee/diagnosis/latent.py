@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dulcourse.referee.diagnosis.claims import judged, tolerance, units, unusable
+from dulcourse.referee.diagnosis.claims import figure, judged, tolerance, units, unusable
 from dulcourse.referee.frozen import FrozenLatents
 from dulcourse.referee.latent import Asked, Images, charge
 from dulcourse.referee.respondent import Respondent
@@ -66,7 +66,10 @@ def explain(
     if asked.lost or not score.parts:
         return words
     said = [figure for figure in (own, claimed) if figure is not None]
-    words += _scale(scales or {}, said, frozen.levels) + _runaway(score, frozen)
+    scale = _scale(scales or {}, said, frozen.levels)
+    if scale:
+        return words + scale  # all other figures are of a posterior that was not meant
+    words += _runaway(score, frozen)
     more = _mistakes(score, frozen, asked)
     # The parts are not capped, so they explain what the model says of itself even where the score is.
     measured = score.parts["kl"] + score.parts["reconstruction"]
@@ -95,7 +98,7 @@ def _scale(costs: Costs, said: list[float], levels: int) -> list[str]:
         return []
     return [
         f"encode seems to return {best} where log σ is expected: read as {best}, its answers would cost "
-        f"{costs[best]:.3f} bits/dim instead of {told:.3f}; "
+        f"{figure(costs[best])} bits/dim instead of {figure(told)}; "
         + ("return log σ² / 2." if best == "log σ²" else "return its logarithm.")
     ]
 
@@ -130,8 +133,8 @@ def _mistakes(score: Score, frozen: FrozenLatents, asked: Asked) -> Costs:
 
 def _disagrees(own: float, measured: float) -> str:
     return (
-        f"the model's own log_weight says {own:.3f} bits/dim of images that cost {measured:.3f} by bits "
-        "back: is it log p(z) + log p(x | z) − log q(z | x) at z = mean + exp(log_std) · noise?"
+        f"the model's own log_weight says {figure(own)} bits/dim of images that cost {figure(measured)} by "
+        "bits back: is it log p(z) + log p(x | z) − log q(z | x) at z = mean + exp(log_std) · noise?"
     )
 
 
