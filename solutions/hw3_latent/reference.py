@@ -20,7 +20,7 @@ STEPS = {
     "gpu": {"warm_up": 500, "vae": 2500, "iwae": 2000},
 }
 IMAGES = {
-    "smoke": {"train": 2048, "validation": 256},
+    "smoke": {"train": 2048, "validation": 1024},
     "cpu": {"train": 8192, "validation": 1024},
     "gpu": {"train": 8192, "validation": 1024},
 }

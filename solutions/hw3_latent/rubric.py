@@ -384,7 +384,7 @@ rubric = Rubric(
     folder=FOLDER,
     problems=(ESTIMATORS, GRADIENTS, AUTOENCODER, IWAE, WRITTEN),
     tiers={
-        "smoke": Tier(seconds=40, memory_gib=2.0, thresholds=thresholds("smoke")),
+        "smoke": Tier(seconds=60, memory_gib=2.0, thresholds=thresholds("smoke")),
         "cpu": Tier(seconds=600, thresholds=thresholds("cpu")),
         "gpu": Tier(seconds=600, memory_gib=16.0, thresholds=thresholds("gpu")),
     },

@@ -202,10 +202,12 @@ EXPECTED: dict[str, Expected] = {
         words=("averaged over the 8 latents",),
         because="trained so, a model says too much in z; how much too much depends on the training",
     ),
-    "adds-kl": Expected(ANY, {**FIRST, "vae": 11}),
+    "adds-kl": Expected(
+        ANY, {**FIRST, "vae": 11}, words=("minus (not plus)", "z alone costs", "should be subtracted")
+    ),
     "log-variance": Expected(
         V.graded,
-        {**FIRST, "vae": (0, 12)},
+        {**FIRST, "vae": (5, 17)},
         words=("log σ² where log σ is expected", "log_std is log σ"),
         because="twice as much noise as it was trained with",
     ),
