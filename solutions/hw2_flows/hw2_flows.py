@@ -916,9 +916,10 @@ if to_be_drawn(realnvp) and handin.registry["realnvp"].history is not None:
 # (a) A friend trains a flow and forgets the log-determinant: the loss is $-\log p_z(f(x))$ alone. What does $f$
 # become, and what do samples look like? Another one writes it with the wrong sign. What does training do now?
 #
-# (b) Somebody uses $f(x) = |x|$ as a layer, with $\log|f'(x)| = 0$. This log-determinant is right wherever it exists.
-# Why is the result not a density, and what would its integral over all $x$ be, at most? Say how the referee notices,
-# who does not look at log-determinants at all.
+# (b) Somebody puts $|x|$ in front of a flow as a layer of its own, with $\log|f'(x)| = 0$. This log-determinant is
+# right wherever it exists. Why does training find a "likelihood" that is too good to be true, and what can the
+# integral of this "density" over all $x \in \mathbb{R}$ reach? Say how the referee notices, who does not look at
+# log-determinants at all.
 
 # %% [markdown] nbgrader={"grade": true, "grade_id": "written", "locked": false, "points": 10, "schema_version": 3, "solution": true, "task": false}
 # (a) Without the log-determinant stretching costs nothing and shrinking brings nothing back, so the loss is least
@@ -927,11 +928,12 @@ if to_be_drawn(realnvp) and handin.registry["realnvp"].history is not None:
 # the loss $-\log p_z(f(x)) + \log|\det J|$ falls without limit as $\det J \to 0$, and training diverges or runs into
 # whatever bounds the scales.
 #
-# (b) $|x|$ is not one-to-one: $x$ and $-x$ share a $z$, and both are given the whole of its density. The integral of
-# $p_z(|x|)$ counts the positive half of $p_z$ twice; if all the prior's mass is at positive $z$ it is 2, so the
-# "density" promises up to one bit a dimension that no code can keep. The referee gives $z$ to a copy of the model
-# that never saw $x$. It cannot know which of the two it was, answers the wrong one half of the time, and an answer
-# that is wrong by more than about $10^{-4}$ costs as much as an image may cost at all.
+# (b) $|x|$ is not one-to-one: $x$ and $-x$ share a $z$, and both are given the whole of its density. If $q$ is the
+# density of the flow behind, the integral of $q(|x|)$ is twice the mass of $q$ on the positive numbers, and training
+# moves all of that mass there, so it reaches 2: one bit for every dimension that is folded, which no code can keep.
+# The referee gives $z$ to a copy of the model that never saw $x$. It cannot know which of the two it was and answers
+# the wrong one half of the time, and an answer that is wrong by much more than $10^{-4}$ costs as much as an image
+# may cost at all.
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "pack-text", "locked": true, "schema_version": 3, "solution": false, "task": false}
 # ## Hand in
