@@ -4,7 +4,9 @@
 |---|---|
 | `respondent` | who answers: one method, every answer a claim |
 | `code` | what an answer costs, in bits |
-| `autoregressive` | blind scoring of autoregressive models |
+| `bitsback` | what the two protocols below share: a message in which some bits are got back |
+| `autoregressive`, `flow`, `latent` | blind scoring of each family |
+| `frozen`, `score` | what is declared before any draw; what comes out |
 | `sampler`, `probe` | samples judged by the model's own conditionals; functions judged by values |
 | `exam` | the order of things: frozen, then drawn, then asked, each image once, one party at a time |
 | `edges` | from a paired difference to points |

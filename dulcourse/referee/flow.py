@@ -52,7 +52,7 @@ class Asked:
     u: Float64[np.ndarray, "n C H W"]
     z0: Float64[np.ndarray, "n D"]
     spread: Float64[np.ndarray, "n D D"]
-    log_det: Float64[np.ndarray, " n"]  # as claimed, nats: compared after scoring, never used
+    log_det: Float64[np.ndarray, " n"]  # as claimed, nats (or NaN): compared after scoring, never used
     failures: int = 0
     reason: str = ""
     lost: bool = False  # nothing came that could be used: every image has failed
@@ -104,7 +104,8 @@ def _made_safe(u: np.ndarray, z: np.ndarray, jacobian: np.ndarray, log_det: np.n
     jacobian[bad] = np.eye(z.shape[1]) / SIGMA  # q is the prior: z tells B nothing
     reason = f"{bad.sum()} answers of forward held numbers that are not finite" if bad.any() else ""
     z0 = bitsback.clamped(z, bad, bitsback.MEANS)
-    return Asked(u, z0, _triangle(jacobian), log_det, int(bad.sum()), reason)
+    told = np.where(np.isfinite(log_det), np.clip(log_det, -SLOPES, SLOPES), np.nan)
+    return Asked(u, z0, _triangle(jacobian), told, int(bad.sum()), reason)
 
 
 def _triangle(jacobian: Float64[np.ndarray, "n D D"]) -> Float64[np.ndarray, "n D D"]:

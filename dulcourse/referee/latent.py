@@ -95,7 +95,19 @@ class Charged:
 
     kl: Float64[np.ndarray, " n"]
     reconstruction: Float64[np.ndarray, " n"]
-    malformed: int
+    malformed: int  # symbols of which nothing usable was said
+
+    @property
+    def reason(self) -> str:
+        """What could not be used, in words."""
+        return f"{self.malformed} answers of decode held numbers that are not finite" * (self.malformed > 0)
+
+    def parts(self, dims: int) -> dict[str, float]:
+        """Both terms in bits/dim, before any cap."""
+        return {
+            "kl": float(self.kl.mean()) / dims,
+            "reconstruction": float(self.reconstruction.mean()) / dims,
+        }
 
 
 def score(
@@ -118,16 +130,12 @@ def score(
     check_images("images", images, frozen.shape, frozen.levels)
     n, dims = len(images), frozen.dims
     noise, order = generator.standard_normal((n, frozen.latents)), generator.permutation(n)
-    failures, reason = asked.failures, asked.reason
     try:
-        if asked.lost:
-            raise Malformed(asked.reason)
-        charged = charge(respondent, name, frozen, asked, images, noise, order)
-        lost = False
+        charged, lost = charge(respondent, name, frozen, asked, images, noise, order), False
+        failures, reason = asked.failures + charged.malformed, asked.reason or charged.reason
     except Malformed as error:
         charged, lost, failures, reason = Charged(np.zeros(n), np.zeros(n), 0), True, n, str(error)
     bits = capped(charged.kl + charged.reconstruction, np.full(n, lost), dims, frozen.levels)
-    spoiled = f"{charged.malformed} answers of decode held numbers that are not finite"
     theirs = given_reference(reference_bits, n)
     if reference is not None:
         other = noise if reference.latents == frozen.latents else None
@@ -136,16 +144,16 @@ def score(
         bits / dims,
         theirs,
         bits,
-        failures=failures + charged.malformed,
-        reason=reason or (spoiled if charged.malformed else ""),
-        parts={}
-        if lost
-        else {"kl": charged.kl.mean() / dims, "reconstruction": charged.reconstruction.mean() / dims},
+        failures=failures,
+        reason=reason,
+        parts={} if lost else charged.parts(dims),
     )
 
 
 def charge(respondent, name, frozen: FrozenLatents, asked: Asked, images, noise, order) -> Charged:
     """Draw z, ask B, and add up; raises `Malformed`."""
+    if asked.lost:
+        raise Malformed(asked.reason)
     z = bitsback.on_grid(asked.mean + np.exp(asked.log_std) * noise)
     # From the noise that was drawn, never from z.
     log_q = bitsback.log_normal(noise) - asked.log_std.sum(axis=1)

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from dulcourse import randomness
@@ -13,7 +15,7 @@ from dulcourse.flows.realnvp import RealNVP
 from dulcourse.latent.base import LatentModel
 from dulcourse.referee import flow, latent
 from dulcourse.referee.code import most
-from dulcourse.referee.diagnosis import own_bits_per_dim
+from dulcourse.referee.diagnosis import diagnose, own_bits_per_dim
 from dulcourse.referee.flow import SIGMA
 from tests.referee.pairs import (
     FAMILIES,
@@ -489,3 +491,34 @@ def test_arguments_that_cannot_be_right_are_refused_in_words(family):
             blind(family, honest(family), honest(family), wrong)
     with pytest.raises(UsageError, match="latents is None"):
         latent.freeze(b"", SHAPE, LEVELS, None)
+
+
+numbers = st.floats(width=64) | st.sampled_from([math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324])
+
+
+@given(st.data())
+@both
+def test_whatever_is_declared_and_answered_the_charge_is_a_number(family, data):
+    """Finite, at most the cap; the diagnosis ends with words of bounded length; no warning is left."""
+
+    def answers(*shape):
+        few = data.draw(st.lists(numbers, min_size=1, max_size=5))
+        pattern = np.random.default_rng(data.draw(st.integers(0, 99))).integers(len(few), size=shape)
+        return np.array(few)[pattern]
+
+    n, frozen = 3, family.frozen
+    declared = {key: answers(*a.shape) for key, a in family.declared(n).items()}
+    first = Party(**{family.first: lambda x: declared})
+    returned, told = answers(*family.returned(n).shape), answers(n)
+    second = Party(
+        **{family.second: lambda z: {family.back: returned}},
+        log_prob=lambda **question: {"log_prob": told},
+    )
+    rng, images = np.random.default_rng(0), draw(n)
+    asked = family.protocol.ask_first(first, "m", frozen, images, generator=rng)
+    found = family.protocol.score(second, "m", frozen, asked, images, generator=rng)
+    assert np.isfinite(found.bits).all()
+    assert found.bits.max() <= most(D, LEVELS)
+    said = diagnose(second, "m", frozen, found, images, generator=rng, asked=asked, claimed=float(told[0]))
+    assert all(len(words) < 500 for words in said.words)
+    assert all(math.isfinite(value) for value in found.parts.values())

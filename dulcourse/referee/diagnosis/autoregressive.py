@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dulcourse.referee.diagnosis.claims import judged, tolerance, unusable
+from dulcourse.referee.diagnosis.claims import figure, judged, tolerance, unusable
 from dulcourse.referee.diagnosis.matrix import Matrix, forbidden, missing, past
 from dulcourse.referee.frozen import FrozenOrder
 from dulcourse.referee.score import Score
@@ -28,8 +28,9 @@ def explain(
     words += [leak] if leak else []
     if own is not None and not leak and abs(own - blind.bits_per_dim) > tolerance(score):
         words.append(
-            f"the model's own log_prob says {own:.3f} bits/dim of images that cost {blind.bits_per_dim:.3f} "
-            "blind: log_prob and logits disagree; check that log_prob sums log softmax(logits) at the pixels."
+            f"the model's own log_prob says {figure(own)} bits/dim of images that cost "
+            f"{blind.bits_per_dim:.3f} blind: log_prob and logits disagree; check that log_prob sums "
+            "log softmax(logits) at the pixels."
         )
     if claimed is not None and not leak:
         honest = blind.bits_per_dim if own is None else own

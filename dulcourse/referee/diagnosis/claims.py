@@ -10,7 +10,10 @@ from dulcourse.referee.bitsback import ask_in_pieces
 from dulcourse.referee.respondent import Respondent, Spec, ask
 from dulcourse.referee.score import Score
 
-__all__ = ["judged", "own_bits_per_dim", "own_log_prob", "said", "tolerance", "units", "unusable"]
+__all__ = ["figure", "judged", "own_bits_per_dim", "own_log_prob", "said", "tolerance", "units", "unusable"]
+
+
+LARGEST = 1e12  # nats; sums of larger numbers would overflow
 
 
 def own_log_prob(
@@ -27,8 +30,10 @@ def own_log_prob(
     answer its log-weight.
     """
     question = {"x": x} | {key: a for key, a in (("y", labels), ("noise", noise)) if a is not None}
-    specs = {"log_prob": lambda n: {"log_prob": Spec((n,))}}
-    return ask_in_pieces(respondent, f"{name}.log_prob", question, specs["log_prob"], x[0].size)["log_prob"]
+    answer = ask_in_pieces(
+        respondent, f"{name}.log_prob", question, lambda n: {"log_prob": Spec((n,))}, x[0].size
+    )
+    return np.clip(answer["log_prob"], -LARGEST, LARGEST)
 
 
 def own_bits_per_dim(
@@ -49,6 +54,11 @@ def said(respondent: Respondent, name: str) -> float | None:
     answer = ask(respondent, f"{name}.claim", {}, {"bits_per_dim": Spec((), finite=False)})
     value = float(answer["bits_per_dim"])
     return value if math.isfinite(value) else None
+
+
+def figure(value: float) -> str:
+    """A number that a stranger may have made as large as he likes, in a few characters."""
+    return f"{value:.3f}" if abs(value) < 1e5 else f"{value:.3g}"
 
 
 def tolerance(score: Score) -> float:
@@ -122,10 +132,9 @@ def _mistakes(bits: float, dims: int, levels: int) -> dict[str, float]:
 
 def _agreement(claimed: float, score: Score) -> str:
     if abs(claimed - score.bits_per_dim) <= tolerance(score):
-        return f"the claim of {claimed:.3f} bits/dim agrees with the {score.bits_per_dim:.3f} measured."
-    words = (
-        f"{claimed:.3f} bits/dim were claimed, the referee measured {score.bits_per_dim:.3f} on new images"
-    )
+        return f"the claim of {figure(claimed)} bits/dim agrees with the {score.bits_per_dim:.3f} measured."
+    words = f"{figure(claimed)} bits/dim were claimed, the referee measured {score.bits_per_dim:.3f}"
+    words += " on new images"
     if claimed < score.bits_per_dim:
         return f"{words}: was the claim computed on training images, or the model overfitted?"
     return f"{words}: was the claim computed before training ended, or in training mode?"

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from dulcourse.referee.bitsback import log_normal
-from dulcourse.referee.diagnosis.claims import judged, unusable
+from dulcourse.referee.diagnosis.claims import figure, judged, unusable
 from dulcourse.referee.flow import SIGMA, Asked
 from dulcourse.referee.frozen import Frozen
 from dulcourse.referee.score import Score
@@ -34,11 +34,11 @@ def explain(
     words = unusable(score, "make forward(x) and inverse(z) finite, with z of shape [batch, D]")
     if asked.lost:
         return words
-    found = (
-        _log_det(asked, frozen) + _inverse(score) + (_prior(asked, own, frozen) if own is not None else [])
-    )
+    with np.errstate(all="ignore"):  # numbers of any size may have been answered
+        found = _log_det(asked, frozen) + _inverse(score)
+        found += _prior(asked, own, frozen) if own is not None and not found else []
     if claimed is not None and not found:
-        more = _mistakes(score.parts, frozen) if len(score.parts) > 1 else {}
+        more = _mistakes(score.parts, frozen) if {"prior", "log_det"} <= set(score.parts) else {}
         honest = score.bits_per_dim if own is None else -own.mean() / (frozen.dims * math.log(2))
         # What a model says of itself is not capped.
         uncapped = replace(score, bits_per_dim=float(honest))
@@ -54,8 +54,8 @@ def _log_det(asked: Asked, frozen: Frozen) -> list[str]:
     if np.abs(told - true).mean() <= SLACK * frozen.dims * math.log(2):
         return []
     return [
-        f"log_det of forward is {told.mean():.3f} nats on average where its Jacobian has {true.mean():.3f}: "
-        f"{_pattern(told, true, frozen)}."
+        f"log_det of forward is {figure(told.mean())} nats on average where its Jacobian has "
+        f"{figure(true.mean())}: {_pattern(told, true, frozen)}."
     ]
 
 
@@ -129,8 +129,9 @@ def _prior(asked: Asked, own: Nats, frozen: Frozen) -> list[str]:
     if _alike(told, true - 2 * asked.log_det, true):
         return ["log_prob subtracts the log-determinant; log p(x) = log p(z) + log|det ∂z/∂x|."]
     return [
-        f"log_prob gives z {told.mean():.3f} nats on average where N(0, I) gives {true.mean():.3f}: another "
-        "prior; the referee, like sample, draws z from N(0, I), so train with that."
+        f"log_prob gives z {figure(told.mean())} nats on average where N(0, I) gives "
+        f"{figure(true.mean())}: another prior; the referee, like sample, draws z from N(0, I), so train "
+        "with that."
     ]
 
 

@@ -118,7 +118,7 @@ def _mistakes(score: Score, frozen: FrozenLatents, asked: Asked) -> Costs:
     kl, reconstruction = score.parts["kl"], score.parts["reconstruction"]
     D, latents = frozen.dims, frozen.latents
     with np.errstate(over="ignore"):
-        variance = 0.5 * (asked.mean**2 + np.exp(asked.log_std) - 1 - asked.log_std).sum(axis=1).mean()
+        variance = float(0.5 * (asked.mean**2 + np.exp(asked.log_std) - 1 - asked.log_std).sum(axis=1).mean())
     mistakes = {
         "the KL term was left out": reconstruction,
         "the KL term has the wrong sign": reconstruction - kl,
