@@ -66,6 +66,8 @@ from dulcourse.flows.base import Compose, Flow, Transform
 
 handin.begin("hw2_flows")
 
+noisy_loss = dequantisation.negative_elbo  # −log p(x + u) in nats, with fresh noise u ~ U[0, 1) at every call
+
 # Sizes that suffice for full points in each tier. You may choose your own; the time limit stays.
 STEPS = {
     "smoke": {"cdf_flow": 200, "plane": 300, "realnvp": 300},
@@ -74,8 +76,6 @@ STEPS = {
 }[tier]
 WIDTH = {"smoke": 64, "cpu": 128, "gpu": 128}[tier]
 IMAGES = {"train": 2048, "validation": 256} if tier == "smoke" else {"train": 8192, "validation": 1024}
-
-noisy_loss = dequantisation.negative_elbo  # −log p(x + u) in nats, with fresh noise u ~ U[0, 1) at every call
 
 
 def fresh_generator() -> torch.Generator:
@@ -272,13 +272,11 @@ class MixtureCdf(Transform):
         ### BEGIN SOLUTION
         x = from_gaussian(z, *self.mixture())
         return x, -self(x)[1]
-        ### END SOLUTION
 
-    ### BEGIN SOLUTION
     def mixture(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Weights, means and log-scales, in data units."""
         return self.weights_logits, self.means * self.levels / len(self.means), self.log_scales
-
-    ### END SOLUTION
+        ### END SOLUTION
 
 
 def build_cdf_flow() -> Flow:
@@ -443,9 +441,7 @@ class Plane(Transform):
         x2 = from_gaussian(z2, *self.mixture(self.conditioned(x1)))
         x = torch.stack([x1, x2], 1).reshape(z.shape)
         return x, -self(x)[1]
-        ### END SOLUTION
 
-    ### BEGIN SOLUTION
     def conditioned(self, x1: torch.Tensor) -> torch.Tensor:
         """What the network says of x₂'s mixture: [batch, 3K]."""
         return self.network(2 * x1[:, None] / self.levels - 1)
@@ -455,8 +451,7 @@ class Plane(Transform):
         weights_logits, means, log_scales = outputs.chunk(3, dim=-1)
         means = (self.spread + means) * self.levels / len(self.spread)
         return weights_logits, means, math.log(self.levels / 20) + log_scales
-
-    ### END SOLUTION
+        ### END SOLUTION
 
 
 def build_plane() -> Flow:
@@ -831,15 +826,12 @@ class Coupling(Transform):
         """x, of the shape of z, and log|det ∂x/∂z| [batch]."""
         ### BEGIN SOLUTION
         return affine_coupling_inverse(z, self.kept, *self.scale_and_shift(z))
-        ### END SOLUTION
 
-    ### BEGIN SOLUTION
     def scale_and_shift(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """s and t, which see the kept half only: the same for x and for z."""
         raw, shift = self.network(torch.where(self.kept, x, 0.0)).unbind(1)
         return self.largest * torch.tanh(raw), shift
-
-    ### END SOLUTION
+        ### END SOLUTION
 
 
 def build_realnvp() -> Flow:

@@ -179,10 +179,12 @@ def from_gaussian(z, weights_logits, means, log_scales) -> np.ndarray:
 
 
 def _mixture(weights_logits, means, log_scales) -> tuple[MixtureMap, torch.Tensor]:
-    """dulcourse counts means from K centres at distance one, ½, 1½, …, with that distance as the unit."""
-    components = weights_logits.shape[-1]
-    theta = np.concatenate([weights_logits, means - np.arange(components) - 0.5, log_scales], axis=-1)
-    return MixtureMap(components, "logistic", low=0.0, high=components), torch.from_numpy(theta)
+    """dulcourse counts means from K centres ½, 1½, …, and keeps log-scales between bounds by a tanh."""
+    components, bound = weights_logits.shape[-1], 8.0
+    means = means - np.arange(components) - 0.5
+    theta = np.concatenate([weights_logits, means, bound * np.arctanh(log_scales / bound)], axis=-1)
+    monotone = MixtureMap(components, "logistic", low=0.0, high=float(components), bound=bound)
+    return monotone, torch.from_numpy(theta)
 
 
 def _arrays(pair: tuple[torch.Tensor, torch.Tensor]) -> Pair:
@@ -216,7 +218,8 @@ def logit_inverse(y: np.ndarray, levels: np.ndarray, alpha: np.ndarray) -> Pair:
 
 def bits_per_dim(log_density: np.ndarray, dims: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """−(log p_y − D log c)/(D ln 2)."""
-    return likelihood.bits_per_dim(log_density - dims * np.log(scale), dims=int(dims))
+    log_prob = torch.from_numpy(log_density - dims * np.log(scale))
+    return likelihood.bits_per_dim(log_prob, dims=int(dims)).numpy()
 
 
 def bound_and_mass(log_density: np.ndarray) -> Pair:
