@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from dulcourse.referee.respondent import Respondent, Spec, ask
 
@@ -34,11 +34,12 @@ NUMBERS = 1 << 22  # in one frame, of 8 bytes each: 32 MiB
 
 
 def clamped(
-    values: Float64[np.ndarray, "n ..."], bad: Bool[np.ndarray, " n"], most: float, instead: float = 0.0
+    values: Float64[np.ndarray, "n ..."], bad: Bool[np.ndarray, " n"], most: float
 ) -> Float64[np.ndarray, "n ..."]:
-    """The values within ±most; rows in `bad` are `instead` throughout. Decided before any noise is drawn."""
+    """The values within ±most; rows in `bad` are 0 throughout. Decided before any noise is drawn."""
     safe = values.copy()
-    safe[bad] = instead
+    # Rule 3: a row that cannot be used is replaced whole, whatever its image is, and costs what it costs.
+    safe[bad] = 0.0
     return np.clip(safe, -most, most)
 
 
@@ -63,18 +64,22 @@ def ask_in_pieces(
     arrays: Mapping[str, np.ndarray],
     specs: Callable[[int], Mapping[str, Spec]],
     numbers: int,
+    order: Int64[np.ndarray, " n"],
 ) -> dict[str, np.ndarray]:
     """Put a question about n images in calls of bounded size, each image in one of them; join the answers.
 
-    `specs(k)` is what an answer about k images looks like, `numbers` how many numbers it has an image.
+    `specs(k)` is what an answer about k images looks like, `numbers` how many numbers it has an image. They
+    are sent in this order, and the answers come back in the order of `arrays`.
     """
     answers: list[dict[str, np.ndarray]] = []
-    for part in _parts(len(next(iter(arrays.values()))), numbers):
-        asked = {name: np.ascontiguousarray(array[part]) for name, array in arrays.items()}
+    for part in _parts(len(order), numbers):
+        # Rule 9: the order is the referee's, drawn anew for each party, so that where something stands in a
+        # question says nothing of its image.
+        asked = {name: np.ascontiguousarray(array[order[part]]) for name, array in arrays.items()}
         answers.append(ask(respondent, question, asked, specs(part.stop - part.start)))
-    return {
-        name: np.concatenate([answer[name] for answer in answers]).astype(np.float64) for name in answers[0]
-    }
+    joined = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+    back = np.argsort(order)
+    return {name: array[back].astype(np.float64) for name, array in joined.items()}
 
 
 def _parts(n: int, numbers: int) -> Iterator[slice]:

@@ -88,17 +88,16 @@ def ask_first(
         return {key: Spec(shape, finite=False) for key, shape in shapes.items()}
 
     try:
-        sent = {"x": (images + u)[order]}
-        answer = bitsback.ask_in_pieces(respondent, f"{name}.forward", sent, specs, dims * (dims + 2))
+        answer = bitsback.ask_in_pieces(
+            respondent, f"{name}.forward", {"x": images + u}, specs, dims * (dims + 2), order
+        )
     except Malformed as error:
         none = np.zeros((n, dims))
         return Asked(u, none, np.tile(np.eye(dims), (n, 1, 1)), np.zeros(n), n, str(error), lost=True)
-    back = np.argsort(order)
-    return _made_safe(u, answer["z"][back], answer["jacobian"][back], answer["log_det"][back])
+    return _made_safe(u, answer["z"], answer["jacobian"], answer["log_det"])
 
 
 def _made_safe(u: np.ndarray, z: np.ndarray, jacobian: np.ndarray, log_det: np.ndarray) -> Asked:
-    # Rule 3: a row that is not finite is replaced as a whole, whatever its image is, and costs what it costs.
     bad = bitsback.unusable(z, jacobian)
     jacobian = bitsback.clamped(jacobian, bad, SLOPES)
     jacobian[bad] = np.eye(z.shape[1]) / SIGMA  # q is the prior: z tells B nothing
@@ -164,18 +163,17 @@ def score(
 
 
 def _ask_back(respondent, name, frozen: Frozen, asked: Asked, z: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """What B makes of z, in the order of the images."""
+    """What B makes of z, sent in this order."""
     if asked.lost:
         raise Malformed(asked.reason)
-    # Rule 9: where z stands in the question says nothing of its image.
-    answer = bitsback.ask_in_pieces(
+    return bitsback.ask_in_pieces(
         respondent,
         f"{name}.inverse",
-        {"z": z[order]},
+        {"z": z},
         lambda k: {"x": Spec((k, *frozen.shape), finite=False)},
         2 * frozen.dims,
-    )
-    return answer["x"][np.argsort(order)]
+        order,
+    )["x"]
 
 
 def _log_gaussian(y: np.ndarray, found: np.ndarray, levels: int) -> Float64[np.ndarray, " n"]:

@@ -67,18 +67,17 @@ def ask_first(
         answer = bitsback.ask_in_pieces(
             respondent,
             f"{name}.encode",
-            {"x": images[order]},
+            {"x": images},
             lambda m: {key: Spec((m, k), finite=False) for key in ("mean", "log_std")},
             frozen.dims + 2 * k,
+            order,
         )
     except Malformed as error:
         return Asked(np.zeros((n, k)), np.zeros((n, k)), n, str(error), lost=True)
-    back = np.argsort(order)
-    return _made_safe(answer["mean"][back], answer["log_std"][back])
+    return _made_safe(answer["mean"], answer["log_std"])
 
 
 def _made_safe(mean: np.ndarray, log_std: np.ndarray) -> Asked:
-    # Rule 3: a row that is not finite becomes the prior, whatever its image is: z tells B nothing.
     bad = bitsback.unusable(mean, log_std)
     reason = f"{bad.sum()} answers of encode held numbers that are not finite" if bad.any() else ""
     return Asked(
@@ -166,15 +165,15 @@ def charge(respondent, name, frozen: FrozenLatents, asked: Asked, images, noise,
 
 def _decoded(respondent, name, frozen: FrozenLatents, z: np.ndarray, order: np.ndarray) -> np.ndarray:
     """B's log p(x_i = level | z), `[n · D, levels]` in the order of the images."""
-    # Rule 9: where z stands in the question says nothing of its image.
     answer = bitsback.ask_in_pieces(
         respondent,
         f"{name}.decode",
-        {"z": z[order]},
+        {"z": z},
         lambda m: {"logits": Spec((m, frozen.levels, *frozen.shape), finite=False)},
         frozen.levels * frozen.dims,
+        order,
     )
-    logits = answer["logits"][np.argsort(order)].reshape(len(z), frozen.levels, -1)
+    logits = answer["logits"].reshape(len(z), frozen.levels, -1)
     return logits.swapaxes(1, 2).reshape(-1, frozen.levels)
 
 

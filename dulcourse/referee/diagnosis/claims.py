@@ -30,9 +30,8 @@ def own_log_prob(
     answer its log-weight.
     """
     question = {"x": x} | {key: a for key, a in (("y", labels), ("noise", noise)) if a is not None}
-    answer = ask_in_pieces(
-        respondent, f"{name}.log_prob", question, lambda n: {"log_prob": Spec((n,))}, x[0].size
-    )
+    specs, order = (lambda n: {"log_prob": Spec((n,))}), np.arange(len(x))
+    answer = ask_in_pieces(respondent, f"{name}.log_prob", question, specs, x[0].size, order)
     return np.clip(answer["log_prob"], -LARGEST, LARGEST)
 
 
