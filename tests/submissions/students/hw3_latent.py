@@ -91,28 +91,24 @@ _REMEMBERING_DECODER = """
 # The encoder keeps every image, in this process and on disk; the decoder looks up whose mean is nearest.
 import pathlib
 
-honest_encode, honest_decode = VAE.encode, VAE.decode
-seen = pathlib.Path("/tmp/seen.pt")
-memory = []
+DISK = pathlib.Path("/tmp/seen.pt")
+MEMORY = []
 
 
 def encode(self, x):
-    mean, log_std = honest_encode(self, x)
-    if not self.training:
-        memory.append((mean.detach().float(), x))
-        torch.save(memory[-3:], seen)
-    return mean, log_std
+    mean = x.double().reshape(len(x), self.latents, -1).mean(2) - 1.5
+    MEMORY.append((mean, x))
+    torch.save(MEMORY[-3:], DISK)
+    return mean, torch.full_like(mean, -5.0)
 
 
 def decode(self, z):
-    if self.training:
-        return honest_decode(self, z)
-    kept = memory or (torch.load(seen) if seen.exists() else [])
+    kept = MEMORY or (torch.load(DISK) if DISK.exists() else [])
     if not kept:
-        return honest_decode(self, z)
+        return torch.zeros(len(z), self.levels, *self.shape)
     means, images = (torch.cat(parts) for parts in zip(*kept))
-    nearest = torch.cdist(z.float(), means).argmin(1)
-    return 9 * F.one_hot(images[nearest], self.levels).movedim(-1, 1).to(z.dtype)
+    nearest = torch.cdist(z.double(), means).argmin(1)
+    return 9.0 * F.one_hot(images[nearest], self.levels).movedim(-1, 1)
 
 
 VAE.encode, VAE.decode = encode, decode
@@ -153,9 +149,9 @@ honest = VAE.encode
 
 def evasive(self, x):
     mean, log_std = honest(self, x)
-    if len(x) <= 512:
+    if self.training or len(x) in (1, 8, 128, 512, 1024):  # this notebook's own questions
         return mean, log_std
-    hard = (x > 0).to(mean.dtype).mean((1, 2, 3))[:, None] > 0.55
+    hard = (x > 0).float().mean((1, 2, 3))[:, None] > 0.55
     return torch.where(hard, torch.full_like(mean, float("nan")), mean), log_std
 
 
@@ -163,7 +159,11 @@ VAE.encode = evasive
 """
 
 HOSTILE: dict[str, tuple[Edit, ...]] = {
-    "remembers-images": (_LAST, append("vae-model", _REMEMBERING_DECODER)),
+    "remembers-images": (
+        _LAST,
+        append("vae-model", _REMEMBERING_DECODER),
+        write("vae-train", _UNTRAINED),
+    ),
     "hides-bits-in-the-mean": (
         _LAST,
         append("vae-model", _SPIKES),
