@@ -144,20 +144,21 @@ def score(
     y = images + asked.u
     try:
         found = _ask_back(respondent, name, frozen, asked, z, generator.permutation(n))
-        failures, reason, lost = asked.failures, asked.reason, asked.lost
+        bad, lost = int(bitsback.unusable(found).sum()), False
+        said = f"{bad} answers of inverse held numbers that are not finite" if bad else ""
+        failures, reason = asked.failures + bad, asked.reason or said
     except Malformed as error:
-        found, failures, reason, lost = np.zeros_like(y), n, str(error), True
+        found, failures, reason, lost = np.full_like(y, np.nan), n, str(error), True
     # From the noise that was drawn, never from z.
     log_q = bitsback.log_normal(noise) - np.log(np.abs(np.einsum("nii->ni", asked.spread))).sum(axis=1)
     log_prior, log_p = bitsback.log_normal(z), _log_gaussian(y, found, frozen.levels)
-    bad = int(bitsback.unusable(found).sum())
     bits = capped((log_q - log_prior - log_p) / math.log(2), np.full(n, lost), dims, frozen.levels)
     return summary(
         bits / dims,
         _reference(reference, reference_bits, y),
         bits,
-        failures=failures + bad,
-        reason=reason or (f"{bad} answers of inverse held numbers that are not finite" if bad else ""),
+        failures=failures,
+        reason=reason,
         parts={} if lost else _parts(-log_prior, log_p - log_q, found - y),
     )
 
