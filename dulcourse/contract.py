@@ -133,7 +133,7 @@ def _check_order(name: str, model: nn.Module) -> None:
 def answers(
     model: nn.Module, example: Images, labels: Labels | None = None, *, name: str | None = None
 ) -> dict[str, Tensor]:
-    """All that a grader could ask of the model about these images, in evaluation mode or whatever it is in.
+    """All that a grader could ask of the model about these images, in the mode that it is in.
 
     No noise is drawn: a flow is asked at images + ½ and at the z that it makes of them, a latent-variable
     model at the images and at the means it gives them. Two models are the same if their answers are. Raises

@@ -239,6 +239,19 @@ def test_a_flow_that_forgets_that_it_was_initialised_is_found():
         handin.trained("m", lambda: Flow(Scale(first_batch=True), SHAPE, 3), train, example=EXAMPLE)
 
 
+def test_a_flow_need_not_answer_images_unlike_any_data():
+    """Far from its data a CDF is 0 or 1, and z infinite."""
+
+    class Saturating(Scale):
+        def inverse(self, z):
+            if (z > 2.3).any():
+                raise ArithmeticError("no x has such a z")
+            return super().inverse(z)
+
+    dark = torch.zeros(3, *SHAPE, dtype=torch.int64)
+    assert handin.trained("m", lambda: Flow(Saturating(), SHAPE, 9), some_scale, example=dark) is not None
+
+
 def test_a_flow_without_its_inverse_is_not_solved_yet(capsys):
     class Forward(Scale):
         def inverse(self, z):

@@ -21,7 +21,7 @@ __all__ = ["LocalRespondent", "Malformed", "Respondent", "Spec", "ask", "to_argu
 Arrays = Mapping[str, np.ndarray]
 
 CHUNK = 1 << 24  # logits computed at once: 64 MiB
-IMAGES = 256  # that a flow or a latent-variable model is asked about at once
+IMAGES = 64  # that a flow or a latent-variable model is asked about at once: a graph is kept of each
 
 
 @runtime_checkable

@@ -276,12 +276,12 @@ MUTANTS = (
 
 
 def noticed_by(mutant: Mutant | None, copy: Path) -> list[str]:
-    """The tests of the mutant's rule (of all rules for None) that fail in a copy of the course."""
+    """The first test of the mutant's rule (of all rules for None) that fails in a copy of the course."""
     if mutant is None:
-        return harness.failing(copy, RULES, "rule_", all_of_them=True)
+        return harness.failing(copy, RULES, "rule_")
     bug = mutant.of_the_harness()
     with harness.patched(copy, bug):
-        return harness.failing(copy, bug.nodes, bug.only, all_of_them=True)
+        return harness.failing(copy, bug.nodes, bug.only)
 
 
 def main() -> int:
