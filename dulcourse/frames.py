@@ -39,9 +39,9 @@ class Slider:
         )
         return (
             f'<div class="frames" style="max-width:100%">{frames}'
-            '<label style="display:flex;gap:1em;align-items:center;max-width:100%">'
+            '<label style="display:flex;flex-wrap:wrap;gap:0 1em;align-items:center;max-width:100%">'
             f'<input type="range" min="0" max="{len(self._pictures) - 1}" value="{self._start}" '
-            f'aria-label="frame" style="flex:1;min-width:0" oninput="{_MOVE}">'
+            f'aria-label="frame" style="flex:1 1 9em;min-width:0" oninput="{_MOVE}">'
             f"<output>{html.escape(self._captions[self._start])}</output></label></div>"
         )
 
