@@ -134,8 +134,8 @@ def score(
 ) -> Score:
     """Phase 2: draw ε, send z alone to B, and charge −log₂ p(x + u)/D for each image.
 
-    The reference is charged its exact −log₂ p(x + u)/D for the same u; where it is not there to be asked,
-    `reference_bits` (bits/dim of each image) stands in for it.
+    The reference is charged its −log₂ p(x + u)/D for the same u, without any noise; where it is not there to
+    be asked, `reference_bits` (bits/dim of each image) stands in for it.
     """
     check_images("images", images, frozen.shape, frozen.levels)
     n, dims = len(images), frozen.dims
@@ -155,7 +155,7 @@ def score(
     bits = capped((log_q - log_prior - log_p) / math.log(2), np.full(n, lost), dims, frozen.levels)
     return summary(
         bits / dims,
-        _reference(reference, reference_bits, y),
+        _reference(reference, reference_bits, y, frozen),
         bits,
         failures=failures,
         reason=reason,
@@ -184,21 +184,24 @@ def _log_gaussian(y: np.ndarray, found: np.ndarray, levels: int) -> Float64[np.n
     return np.where(np.isfinite(found), log_p, -math.log(levels)).reshape(len(y), -1).sum(axis=1)
 
 
-def _reference(reference, reference_bits, y: np.ndarray) -> Float64[np.ndarray, " n"] | None:
+def _reference(reference, reference_bits, y, frozen: Frozen) -> Float64[np.ndarray, " n"] | None:
     if reference is None:
         return given_reference(reference_bits, len(y))
-    return reference_charges(reference, y) / y[0].size
+    return reference_charges(reference, y, frozen.levels) / frozen.dims
 
 
-def reference_charges(reference: Flow, y: Float64[np.ndarray, "n C H W"]) -> Float64[np.ndarray, " n"]:
-    """−log₂ p(y) of a trusted flow, bits an image, exactly as its own log_prob says in float64."""
+def reference_charges(
+    reference: Flow, y: Float64[np.ndarray, "n C H W"], levels: int
+) -> Float64[np.ndarray, " n"]:
+    """−log₂ p(y) of a trusted flow, bits an image, as its own log_prob says in float64; capped like any."""
     batches = [torch.from_numpy(y[start : start + BATCH]) for start in range(0, len(y), BATCH)]
 
     def nats(model: Flow, dtype: torch.dtype) -> torch.Tensor:
         with torch.no_grad():
             return torch.cat([model.log_prob(x.to(home(model), dtype)) for x in batches])
 
-    return -precisely(reference, nats).double().cpu().numpy() / math.log(2)
+    bits = -precisely(reference, nats).double().cpu().numpy() / math.log(2)
+    return capped(bits, np.zeros(len(y), bool), y[0].size, levels)
 
 
 def _parts(prior: np.ndarray, log_det: np.ndarray, miss: np.ndarray) -> dict[str, float]:

@@ -193,7 +193,8 @@ def reference_charges(
     frozen = FrozenLatents(tuple(images.shape[1:]), reference.levels, "", reference.latents)
     asked = ask_first(party, "reference", frozen, images, generator=generator)
     charged = charge(party, "reference", frozen, asked, images, noise, np.arange(len(images)))
-    return charged.kl + charged.reconstruction
+    bits = charged.kl + charged.reconstruction
+    return capped(bits, np.zeros(len(images), bool), frozen.dims, frozen.levels)
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def reference_bits(entry: dict[str, Any], reference: nn.Module) -> Float64[np.nd
     name, family, dims = entry["name"], entry["family"], x[0].size
     if family == "flow":
         y = x + flow.dequantisation(x.shape, generator(KEY, "ask", name))
-        return flow.reference_charges(reference, y) / dims
+        return flow.reference_charges(reference, y, entry["levels"]) / dims
     if family == "latent":
         draws = generator(KEY, "score", name)
         noise = None

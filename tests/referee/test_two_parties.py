@@ -144,6 +144,19 @@ def test_a_reference_of_other_sizes_is_asked_with_noise_of_its_own(family, image
     assert found.difference == pytest.approx(0.0, abs=1e-9)
 
 
+@both
+def test_a_reference_is_capped_like_everybody(family, images):
+    """Else whoever is capped would be better than a reference that is worse than a uniform guess."""
+    model = family.reference()
+    if family.name == "latent":
+        model.bias = -5 * model.bias
+    else:
+        model.log_prob = lambda x: x.new_full((len(x),), -1e3)
+    found = blind(family, honest(family), Party(), images, reference=model)
+    assert found.bits_per_dim == pytest.approx(most(D, LEVELS) / D)
+    assert found.difference == pytest.approx(0.0)
+
+
 # What cheats cost: each pair is (A's answer to images, B's answer to z)
 
 

@@ -86,7 +86,10 @@ def _pattern(told: Nats, true: Nats, frozen: Frozen) -> str:
                 f"it is {D} · log {frozen.levels} too large: x is divided by {frozen.levels} without its "
                 f"log-determinant, which is log₂ {frozen.levels} bits/dim"
             )
-        return f"it is off by {offset:+.3f} for every image; a constant scaling without its log-determinant?"
+        return (
+            f"it is off by {offset:+.3f} for every image: a constant scaling that is left out, the sign of "
+            "some layer, or scales counted where they are not applied (the kept half of a coupling)"
+        )
     if _ratio(told, true) < 0:
         return "the sign of some layer is wrong; forward returns log|det ∂z/∂x|, inverse its negative"
     if 0.35 <= _ratio(told, true) <= 0.65:
