@@ -285,15 +285,20 @@ EXPECTED: dict[str, Expected] = {
     "wrong-sign": Expected(
         ANY, {**FUNCTIONS, "realnvp": 6}, words=("sign",), because="two of the five functions are right"
     ),
-    "counts-both-halves": Expected(ANY, {**FUNCTIONS, "realnvp": 6}, words=("transformed half",)),
+    "counts-both-halves": Expected(
+        ANY,
+        {**FUNCTIONS, "realnvp": 18},
+        words=("transformed half", "the kept half"),
+        because="scales that are never applied harm nobody but the claim, which is minus seven bits",
+    ),
     "sees-everything": Expected(ANY, FUNCTIONS, words=("do not undo each other",)),
     "loses-tails-and-scale": Expected(
         ANY,
-        {"cdf_flow": (10, 20), "plane": 6, "dequantisation": 14, "realnvp": 26},
+        {"cdf_flow": 16, "plane": 6, "dequantisation": 14, "realnvp": 26},
         words=("ndtri", "log₂ 4"),
         because="a constant that is left out of the log-determinant changes no gradient",
     ),
-    "wide-prior": Expected(ANY, {**FUNCTIONS, "cdf_flow": (16, 24)}, words=("another prior",)),
+    "wide-prior": Expected(ANY, FUNCTIONS, words=("another prior",)),
     "folds-in-half": Expected(ANY, FUNCTIONS, words=("do not undo each other",)),
     "each-sees-the-other": Expected(ANY, {**FUNCTIONS, "cdf_flow": 24}, words=("Jacobian",)),
     # Attacks: nothing that was not earned.
