@@ -140,7 +140,8 @@ class Flow(nn.Module):
             return z.to(like.device)
         # Distributions draw from torch's own generator: give them one in a state that ours decides.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+            seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+            torch.default_generator.manual_seed(seed)
             z = self.prior.sample((n,) if self.prior.event_shape else (n, self.dims))
         return z.to(like)
 
