@@ -20,6 +20,7 @@ from autograder.receipt import library_hash, rubric_hash
 from autograder.results import SubmissionResult, Verdict
 from autograder.rubric import Rubric, load_rubric
 from tests.submissions.make import HOMEWORKS, Homework
+from tests.submissions.table import got, said
 
 pytestmark = [pytest.mark.wall, pytest.mark.slow]
 
@@ -41,14 +42,10 @@ class Graded:
         return load_rubric(self.homework.assignment, ROOT / "solutions")
 
     def everything_said(self, student: str) -> str:
-        """Reason, words of every item, errors and notes, in one text."""
-        result = self.results[student]
-        words = [word for item in result.items for word in item.words]
-        errors = [f"{error.name}: {error.message}" for error in result.errors]
-        return "\n".join([result.reason, *words, *errors, *result.notes])
+        return said(self.results[student])
 
     def points(self, student: str, problem: str) -> float:
-        return sum(item.points or 0 for item in self.results[student].items if item.problem == problem)
+        return got(self.results[student], problem)
 
 
 @pytest.fixture(scope="session")
