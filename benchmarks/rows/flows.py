@@ -2,6 +2,7 @@
 
 from benchmarks.rows.row import LEVELS, SHAPE, Row, by_gradient
 from dulcourse.flows.dequantisation import mean_negative_elbo, negative_elbo
+from dulcourse.flows.elementwise import to_reals
 from dulcourse.flows.masked_autoregressive import MAF
 from dulcourse.flows.realnvp import RealNVP
 from dulcourse.training import cosine
@@ -13,8 +14,17 @@ OPTIONS = {"loss": negative_elbo, "schedule": cosine, "evaluate_every": 50}
 ROWS = {
     "MAF": Row(
         by_gradient(
-            lambda g: MAF(SHAPE, LEVELS, layers=5, hidden=(512,), dropout=0.5, generator=g),
+            lambda g: MAF(
+                SHAPE,
+                LEVELS,
+                layers=5,
+                hidden=(512,),
+                dropout=0.5,
+                before=to_reals(LEVELS, margin=0.003),
+                generator=g,
+            ),
             lr=2e-3,
+            weight_decay=0.3,
             **OPTIONS,
         ),
         peer="MAF (zuko)",
