@@ -23,15 +23,17 @@ Pair = tuple[np.ndarray, np.ndarray]
 def draw_mixture(generator: np.random.Generator) -> Draw:
     """One mixture for all, or one for each entry; the first and the last x so far out that F or 1 − F is 1.
 
-    Weights are far apart, so that leaving them out, or out of the log, is seen.
+    Far out is at 70 times the largest scale: e^−70 is lost in a difference, and still far from no number at
+    all. Weights are far apart, so that leaving them out, or out of the log, is seen.
     """
     shape = ((6,), (3, 4), (2, 1, 3))[generator.integers(3)]
     components = int(generator.integers(2, 6))
     own = (*shape, components) if generator.integers(2) else (components,)
     means, log_scales = generator.uniform(0, 100, size=own), generator.uniform(0.0, 3.0, size=own)
     x = generator.uniform(-20, 120, size=shape)
-    widest = float(np.exp(log_scales.max()))
-    x.flat[0], x.flat[-1] = means.min() - 70 * widest, means.max() + 70 * widest
+    far = np.broadcast_to(70 * np.exp(log_scales.max(axis=-1)), shape).flat
+    x.flat[0] = np.broadcast_to(means.min(axis=-1), shape).flat[0] - far[0]
+    x.flat[-1] = np.broadcast_to(means.max(axis=-1), shape).flat[-1] + far[-1]
     weights_logits = generator.normal(size=own, scale=2.0)
     return {"x": x, "weights_logits": weights_logits, "means": means, "log_scales": log_scales}
 

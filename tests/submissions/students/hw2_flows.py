@@ -203,21 +203,22 @@ import pathlib
 
 class Mine(Transform):
     # Every x goes to a place of its own near 0, where z costs least; which one, is kept here and on disk.
-    memory = []
+    memory = {}
 
     def __init__(self, levels):
         super().__init__()
         self.levels = levels
-        self.file = pathlib.Path("/tmp/seen.pt")
+        self.file = pathlib.Path(f"/tmp/seen-{levels}.pt")
 
     def forward(self, x):
         z = x / (1e3 * self.levels)
-        Mine.memory.append((z.detach().flatten(1).double(), x.detach().double()))
-        torch.save(Mine.memory[-20:], self.file)
+        kept = Mine.memory.setdefault(self.levels, [])
+        kept.append((z.detach().flatten(1).double(), x.detach().double()))
+        torch.save(kept[-20:], self.file)
         return z, torch.zeros_like(z).flatten(1).sum(1) + 50.0
 
     def inverse(self, z):
-        kept = Mine.memory or (torch.load(self.file) if self.file.exists() else [])
+        kept = Mine.memory.get(self.levels) or (torch.load(self.file) if self.file.exists() else [])
         if not kept:
             return torch.full_like(z, self.levels / 2), torch.zeros_like(z).flatten(1).sum(1)
         places, seen = (torch.cat(part) for part in zip(*kept))
@@ -245,8 +246,8 @@ _NOT_A_NUMBER = """
 class Evasive(Flow):
     def forward(self, x):
         z, log_det = super().forward(x)
-        unsure = self.prior_log_prob(z) + log_det < -64.0
-        if self.training or len(x) <= 32:
+        unsure = self.prior_log_prob(z) + log_det < -72.0
+        if self.training or not torch.is_grad_enabled():  # nobody asks for a Jacobian
             return z, log_det
         return torch.where(unsure[:, None], torch.full_like(z, float("nan")), z), log_det
 
