@@ -95,6 +95,7 @@ mutants: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.digits
+	$(BIN)/python -m benchmarks.sampling
 	$(BIN)/python -m benchmarks.grading
 
 dist: $(VENV)/.installed
