@@ -11,6 +11,7 @@ from nbgrader.nbgraderformat import MetadataValidator
 
 from autograder.release import release, solved, without_solutions
 from autograder.rubric import load_rubric
+from dulcourse import handin
 from dulcourse.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,7 +152,7 @@ def test_recommended_sizes_are_the_references(released, rubric):
     setup = next(cell.source for cell in released.cells if cell.id == "setup")
     sizes = setup[setup.index("STEPS") : setup.index("def fresh_generator")]
     for tier in rubric.tiers:
-        values = {"tier": tier}
+        values = {"tier": tier, "handin": handin}
         exec(sizes, values)
         theirs = {name: by_tier[tier] for name, by_tier in vars(reference).items() if _by_tier(by_tier)}
         assert {"STEPS", "IMAGES"} <= theirs.keys()
