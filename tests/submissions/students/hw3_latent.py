@@ -161,6 +161,7 @@ VAE.encode = evasive
 HOSTILE: dict[str, tuple[Edit, ...]] = {
     "remembers-images": (
         _LAST,
+        unsolved("exact-log-prob", "sampling", "gradients", "bound"),  # nothing but the attack
         append("vae-model", _REMEMBERING_DECODER),
         write("vae-train", _UNTRAINED),
     ),
@@ -222,7 +223,7 @@ EXPECTED: dict[str, Expected] = {
     ),
     "uses-the-library": Expected(ANY, FIRST, words=("dulcourse.latent.vae",)),
     # Attacks: nothing that was not earned. The functions are right.
-    "remembers-images": Expected(ANY, {**FIRST, "vae": 15}),
+    "remembers-images": Expected(ANY, because="who sees z alone has nothing to remember"),
     "hides-bits-in-the-mean": Expected(ANY, {**FIRST, "vae": 15}),
     "no-answer-when-hard": Expected(
         ANY,
