@@ -94,7 +94,7 @@ def _line(result: dict) -> str:
 def main() -> None:
     """Measure all models in all settings."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog="example: python -m benchmarks.sampling --out /tmp/sampling"
+        description=__doc__, epilog="example: python -m benchmarks.sampling --out results"
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of sampling.json and sampling.md")
     folder = parser.parse_args().out
