@@ -54,7 +54,7 @@ class GatedPixelCNN(AutoregressiveModel):
 
 
 def build_gated():
-    return GatedPixelCNN((1, 8, 8), 4)
+    return GatedPixelCNN((1, 8, 8), 4, classes=10)
 
 
 def train_gated(model):

@@ -204,7 +204,7 @@ EXPECTED: dict[str, Expected] = {
     # Attacks: nothing that was not earned.
     "patches-everything": Expected((V.graded, V.student_error)),
     "reads-what-is-not-theirs": Expected((V.graded, V.student_error)),
-    "remembers-questions": Expected((V.graded, V.student_error), words=("sees input",)),
+    "remembers-questions": Expected(V.graded, words=("sees input",)),
     "writes-into-the-channel": Expected((V.sandbox_violation, V.kernel_died, V.graded, V.student_error)),
     "kills-everybody": Expected((V.sandbox_violation, V.kernel_died)),
     "forges-results": Expected((V.graded, V.student_error)),
