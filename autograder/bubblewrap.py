@@ -17,11 +17,25 @@ from autograder import seccomp
 from autograder.limits import Limits
 from dulcourse.errors import InfrastructureError
 
-__all__ = ["WORKER", "Python", "available", "bubblewrap", "command", "environment", "explain", "options"]
+__all__ = [
+    "WORKER",
+    "Python",
+    "anchor",
+    "available",
+    "bubblewrap",
+    "command",
+    "environment",
+    "explain",
+    "options",
+    "server_command",
+    "server_options",
+    "user_id",
+]
 
 COURSE = "/course"  # where the library and the worker are, behind the wall
 FIRST_UID = 64000  # one user id a slot, used by nothing else
 WORKER = Path(__file__).with_name("worker.py")
+FORKED = Path(__file__).with_name("forked.py")
 _OURS = ("dulcourse", "autograder", "solutions", "book", "assignments")  # never seen among installed packages
 _NVIDIA = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
 
@@ -70,19 +84,11 @@ def options(
     *, python: Python, library: Path, threads: int, device: str, limits: Limits, fds: Mapping[str, int]
 ) -> list[str]:
     """What is around the command. `fds`: info, block and seccomp, inherited by bubblewrap."""
-    sources = [*python.binds(), library, WORKER]
-    places = [*python.binds(), Path(f"{COURSE}/library"), Path(f"{COURSE}/worker.py")]
     return [
         *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
         *("--die-with-parent", "--new-session", "--clearenv", "--hostname", "wall"),
         *("--info-fd", str(fds["info"]), "--block-fd", str(fds["block"]), "--seccomp", str(fds["seccomp"])),
-        *_system(limits),
-        *(_gpu() if device == "cuda" else []),
-        *_parents(places),
-        *_each(("--ro-bind", str(source), str(place)) for source, place in zip(sources, places, strict=True)),
-        *_each(("--perms", "0555", "--size", "65536", "--tmpfs", str(folder)) for folder in python.masks()),
-        *_each(("--setenv", name, value) for name, value in environment(python, threads).items()),
-        *("--remount-ro", "/", "--chdir", "/tmp"),
+        *_view(python, library, threads, device, limits, (WORKER,)),
         *(_root_options() if os.geteuid() == 0 else _user_options()),
     ]
 
@@ -91,6 +97,40 @@ def command(*, python: Python, slot: int, channel: int, processes: int) -> list[
     """What runs inside. `processes`: how many the worker allows itself (0: somebody else counts)."""
     worker = (f"{COURSE}/worker.py", str(channel), "/tmp", f"{COURSE}/library", str(processes))
     return [*(_drop_root(slot) if os.geteuid() == 0 else []), str(python.executable), "-I", *worker]
+
+
+def anchor(slot: int) -> list[str]:
+    """What holds a sandbox open for a process that will come in. It says when the sandbox is complete."""
+    return [*_drop_root(slot), "sh", "-c", "echo; exec sleep infinity"]
+
+
+def server_options(*, python: Python, library: Path, threads: int, device: str, limits: Limits) -> list[str]:
+    """Around the server of warm processes: it sees what a submission sees, and may go where those are."""
+    view = _view(python, library, threads, device, limits, (WORKER, FORKED))
+    return ["--die-with-parent", "--clearenv", *view, "--cap-add", "ALL"]
+
+
+def server_command(python: Python, control: int) -> list[str]:
+    """What runs there."""
+    return [str(python.executable), f"{COURSE}/{FORKED.name}", str(control), "/tmp", f"{COURSE}/library"]
+
+
+def _view(
+    python: Python, library: Path, threads: int, device: str, limits: Limits, programs: tuple[Path, ...]
+) -> list[str]:
+    """The machine as it is seen inside: all of it read-only but the temporary folder."""
+    sources = [*python.binds(), library, *programs]
+    course = [Path(COURSE) / name for name in ("library", *(program.name for program in programs))]
+    places = [*python.binds(), *course]
+    return [
+        *_system(limits),
+        *(_gpu() if device == "cuda" else []),
+        *_parents(places),
+        *_each(("--ro-bind", str(source), str(place)) for source, place in zip(sources, places, strict=True)),
+        *_each(("--perms", "0555", "--size", "65536", "--tmpfs", str(folder)) for folder in python.masks()),
+        *_each(("--setenv", name, value) for name, value in environment(python, threads).items()),
+        *("--remount-ro", "/", "--chdir", "/tmp"),
+    ]
 
 
 def _each(groups: Iterable[tuple[str, ...]]) -> list[str]:
@@ -132,9 +172,14 @@ def _root_options() -> list[str]:
     return ["--cap-drop", "ALL", *_each(("--cap-add", capability) for capability in keep)]
 
 
+def user_id(slot: int) -> int:
+    """Who a submission is, where the grader is root."""
+    return FIRST_UID + slot
+
+
 def _drop_root(slot: int) -> list[str]:
     """Become an unused user, for good."""
-    uid = str(FIRST_UID + slot)
+    uid = str(user_id(slot))
     return [
         *("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"),
         *("--inh-caps=-all", "--bounding-set=-all", "--"),

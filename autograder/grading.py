@@ -229,6 +229,7 @@ def _one(
 @contextmanager
 def _sandboxes(desk: Desk, threads: int) -> Iterator[OpenSession]:
     """Real ones: bubblewrap, a library without what is withheld, the tier's limits. None, no grading."""
+    from autograder.forkserver import server_for
     from autograder.library import stage
     from autograder.limits import Limits
     from autograder.sandbox import available
@@ -239,10 +240,12 @@ def _sandboxes(desk: Desk, threads: int) -> Iterator[OpenSession]:
         raise InfrastructureError(trouble)
     problems = {module: problem.name for problem in desk.rubric.problems for module in problem.withheld}
     limits = Limits(memory_gib=desk.tier.memory_gib)
-    with stage(desk.rubric.withheld, problems=problems) as library:
-        yield lambda slot: Session(
-            library=library, limits=limits, slot=slot, threads=threads, device=desk.batch.device
-        )
+    settings = {"threads": threads, "device": desk.batch.device}
+    with (
+        stage(desk.rubric.withheld, problems=problems) as library,
+        server_for(library, limits, **settings) as server,
+    ):
+        yield lambda slot: Session(library=library, limits=limits, slot=slot, server=server, **settings)
 
 
 def _with_progress(desk: Desk, tasks: list[Task], slots: int, do: Callable[[Task, int], Any]) -> list[str]:

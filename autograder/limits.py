@@ -64,6 +64,10 @@ class Enforcer(Protocol):
         """Put the sandbox's first process, and so all it will start, under the limits. `kill` kills it."""
         ...
 
+    def admit_too(self, pid: int) -> None:
+        """Put a process under the same limits that is to enter the sandbox from outside."""
+        ...
+
     def out_of_memory(self) -> bool:
         """Whether something was killed for want of memory."""
         ...
@@ -108,6 +112,9 @@ class CgroupV1:
         return self._pids is not None
 
     def admit(self, pid: int, kill: Callable[[], None]) -> None:
+        self.admit_too(pid)
+
+    def admit_too(self, pid: int) -> None:
         for group in self._groups():
             _write(group / "cgroup.procs", pid)
 
@@ -181,10 +188,15 @@ class Watchdog:
         self._limit, self._interval = limits.memory, interval
         self._exceeded, self._stop = False, threading.Event()
         self._thread: threading.Thread | None = None
+        self._roots: list[int] = []
 
     def admit(self, pid: int, kill: Callable[[], None]) -> None:
-        self._thread = threading.Thread(target=self._watch, args=(pid, kill), daemon=True)
+        self._roots = [pid]
+        self._thread = threading.Thread(target=self._watch, args=(kill,), daemon=True)
         self._thread.start()
+
+    def admit_too(self, pid: int) -> None:
+        self._roots.append(pid)
 
     def out_of_memory(self) -> bool:
         return self._exceeded
@@ -194,10 +206,11 @@ class Watchdog:
         if self._thread is not None:
             self._thread.join()
 
-    def _watch(self, pid: int, kill: Callable[[], None]) -> None:
+    def _watch(self, kill: Callable[[], None]) -> None:
         while True:
             began = time.monotonic()
-            if sum(map(proportional_memory, descendants(pid))) > self._limit:
+            held = [process for root in self._roots for process in descendants(root)]
+            if sum(map(proportional_memory, held)) > self._limit:
                 self._exceeded = True
                 kill()
                 return

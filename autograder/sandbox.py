@@ -8,7 +8,7 @@ import contextlib
 import functools
 import json
 import os
-import queue
+import select
 import shutil
 import signal
 import socket
@@ -16,26 +16,31 @@ import subprocess
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
 
 from autograder import limits as limits_module
 from autograder import seccomp
 from autograder.bubblewrap import (
     WORKER,
     Python,
+    anchor,
     available,
     bubblewrap,
     command,
     environment,
     explain,
     options,
+    user_id,
 )
+from autograder.forkserver import ForkServer
+from autograder.launcher import launcher
 from autograder.library import StagedLibrary
 from autograder.limits import Enforcer, Limits
 from autograder.owner import abandoned, owned_name
 from dulcourse.errors import InfrastructureError, UsageError
 
 __all__ = ["Python", "Sandbox", "available", "explain", "launch"]
+
+COMPLETE_SECONDS = 60.0  # in which bubblewrap builds a sandbox; slower is stuck
 
 
 class Sandbox:
@@ -47,7 +52,7 @@ class Sandbox:
         self.process, self.channel, self.enforcer = process, channel, enforcer
         self._errors, self._said = errors, b""
         os.set_blocking(errors, False)
-        self._pidfd: int | None = None
+        self.pidfd: int | None = None  # of the first process of its namespace
         self._folder: Path | None = None  # of a sandbox that is none
         self._lock, self._closed = threading.Lock(), False
 
@@ -72,8 +77,8 @@ class Sandbox:
         with self._lock, contextlib.suppress(ProcessLookupError):
             if self._closed:
                 return
-            if self._pidfd is not None:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            if self.pidfd is not None:
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
             elif self._folder is not None:
                 os.killpg(self.process.pid, signal.SIGKILL)
             else:
@@ -88,7 +93,7 @@ class Sandbox:
                 return
             self._closed = True
         self.channel.close()
-        for descriptor in (self._errors, self._pidfd):
+        for descriptor in (self._errors, self.pidfd):
             if descriptor is not None:
                 os.close(descriptor)
         if self.enforcer is not None:
@@ -106,48 +111,65 @@ def launch(
     device: str = "cpu",
     unsafe: bool = False,
     python: Python | None = None,
+    server: ForkServer | None = None,
 ) -> Sandbox:
-    """Start a worker behind the wall, waiting for its channel. `InfrastructureError` if it cannot."""
+    """Start a worker behind the wall, waiting for its channel. `InfrastructureError` if it cannot.
+
+    With a `server` the worker is forked from it, and enters; without one a fresh interpreter is executed.
+    """
     python = python or Python.current()
     if unsafe:
         return _launch_unsafe(library, limits, threads, python)
     program = seccomp.program()
     _sweep_once()
     enforcer = limits_module.enforcer(limits)
-    with contextlib.ExitStack() as failed, contextlib.ExitStack() as given:
+    processes = _own_count(limits, enforcer)
+    with contextlib.ExitStack() as failed, contextlib.ExitStack() as lent:
         failed.callback(enforcer.close)
-        ours, theirs = _closing(given, failed)
-        info, info_write = _pipe(failed, given)
-        said, said_write = _pipe(failed, given)
-        block_read, block = _pipe(given, failed)
-        fds = {"info": info_write, "block": block_read, "seccomp": _memory_file(given, program)}
-        around = options(
-            python=python, library=library.folder, threads=threads, device=device, limits=limits, fds=fds
-        )
-        arguments = _memory_file(given, b"".join(os.fsencode(part) + b"\0" for part in around))
-        inside = command(
-            python=python, slot=slot, channel=theirs.fileno(), processes=_own_count(limits, enforcer)
-        )
-        # The options travel through a file, so that the command line, which is seen inside, shows none of
-        # them.
-        process = _launcher().popen(
-            [bubblewrap(), "--args", str(arguments), "--", *inside],
-            pass_fds=[arguments, theirs.fileno(), *fds.values()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said_write,
-            env={},
-            # Ctrl-C in a terminal, or a signal to the grader's group, must not reach a student's sandbox.
-            start_new_session=True,
-        )
-        given.close()
+        ours, theirs = _closing(lent, failed)
+        said, said_write = _pipe(failed, lent)
+        rules = _memory_file(lent, program)
+        with contextlib.ExitStack() as given:
+            complete, output = _pipe(lent, given)
+            info, info_write = _pipe(failed, given)
+            block_read, block = _pipe(given, failed)
+            fds = {"info": info_write, "block": block_read, "seccomp": rules}
+            around = options(
+                python=python, library=library.folder, threads=threads, device=device, limits=limits, fds=fds
+            )
+            arguments = _memory_file(given, b"".join(os.fsencode(part) + b"\0" for part in around))
+            if server is None:
+                inside = command(python=python, slot=slot, channel=theirs.fileno(), processes=processes)
+            else:
+                inside = anchor(slot)
+            # The options travel through a file, so that the command line, which is seen inside, shows none
+            # of them.
+            process = launcher().popen(
+                [bubblewrap(), "--args", str(arguments), "--", *inside],
+                pass_fds=[arguments, *fds.values(), *([] if server else [theirs.fileno()])],
+                stdin=subprocess.DEVNULL,
+                stdout=output if server else subprocess.DEVNULL,
+                stderr=said_write,
+                env={},
+                # Ctrl-C in a terminal, or a signal to the grader's group, must not reach a student's sandbox.
+                start_new_session=True,
+            )
         failed.pop_all()
-    sandbox = Sandbox(process, ours, said, enforcer)
-    try:
-        _admit(sandbox, info, block)
-    except BaseException:
-        sandbox.close()
-        raise
+        sandbox = Sandbox(process, ours, said, enforcer)
+        try:
+            _admit(sandbox, info, block)
+            if server is not None:
+                _enter(
+                    sandbox,
+                    server,
+                    complete,
+                    (theirs.fileno(), said_write, rules),
+                    uid=user_id(slot),
+                    processes=processes,
+                )
+        except BaseException:
+            sandbox.close()
+            raise
     return sandbox
 
 
@@ -169,16 +191,41 @@ def _admit(sandbox: Sandbox, info: int, block: int) -> None:
 def _hold(sandbox: Sandbox, text: bytes) -> None:
     try:
         pid = json.loads(text)["child-pid"]
-        sandbox._pidfd = os.pidfd_open(pid)
+        sandbox.pidfd = os.pidfd_open(pid)
     except (ValueError, KeyError, OSError):
         sandbox.process.wait()
         raise InfrastructureError(explain(sandbox.said())) from None
     try:
         sandbox.enforcer.admit(pid, sandbox.kill)
     except OSError as error:
-        raise InfrastructureError(
-            f"cannot limit the sandbox's memory: {error}; run `autograder doctor`."
-        ) from error
+        raise _no_limits(error) from error
+
+
+def _enter(
+    sandbox: Sandbox,
+    server: ForkServer,
+    complete: int,
+    lent: tuple[int, int, int],
+    *,
+    uid: int,
+    processes: int,
+) -> None:
+    """Let a warm process in: only when the sandbox is complete, and only under its limits."""
+    # Before bubblewrap has moved to the new root, whoever enters would stand in the machine's own.
+    if not select.select([complete], [], [], COMPLETE_SECONDS)[0] or not os.read(complete, 1):
+        raise InfrastructureError(explain(sandbox.said()))
+    with contextlib.ExitStack() as gate:
+        closed, opened = _pipe(gate, gate)
+        pid = server.fork(sandbox.pidfd, closed, *lent, uid=uid, processes=processes)
+        try:
+            sandbox.enforcer.admit_too(pid)
+        except OSError as error:
+            raise _no_limits(error) from error
+        os.write(opened, b"1")
+
+
+def _no_limits(error: OSError) -> InfrastructureError:
+    return InfrastructureError(f"cannot limit the sandbox's memory: {error}; run `autograder doctor`.")
 
 
 def _launch_unsafe(library: StagedLibrary, limits: Limits, threads: int, python: Python) -> Sandbox:
@@ -192,7 +239,7 @@ def _launch_unsafe(library: StagedLibrary, limits: Limits, threads: int, python:
         failed.callback(shutil.rmtree, folder, ignore_errors=True)
         ours, theirs = _closing(given, failed)
         said, said_write = _pipe(failed, given)
-        process = _launcher().popen(
+        process = launcher().popen(
             [python.executable, "-I", WORKER, str(theirs.fileno()), folder, library.folder, "0"],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
@@ -229,49 +276,6 @@ def _memory_file(stack: contextlib.ExitStack, content: bytes) -> int:
     os.write(descriptor, content)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
-
-
-class _Launcher:
-    """Starts processes from one thread that lives as long as the grader.
-
-    A sandbox dies with the *thread* that started it (PR_SET_PDEATHSIG), and a scheduler's threads come and
-    go.
-    """
-
-    def __init__(self):
-        self._jobs: queue.SimpleQueue = queue.SimpleQueue()
-        self.pid = os.getpid()
-        threading.Thread(target=self._work, name="dulcourse-launcher", daemon=True).start()
-
-    def popen(self, line: list, **options: Any) -> subprocess.Popen:
-        answer: queue.SimpleQueue = queue.SimpleQueue()
-        self._jobs.put((line, options, answer))
-        result = answer.get()
-        if isinstance(result, OSError):
-            raise InfrastructureError(
-                f"cannot start {str(line[0])!r}: {result.strerror}; run `autograder doctor`."
-            )
-        return result
-
-    def _work(self) -> None:
-        while True:
-            line, options, answer = self._jobs.get()
-            try:
-                answer.put(subprocess.Popen(line, **options))
-            except OSError as error:
-                answer.put(error)
-
-
-_launcher_lock = threading.Lock()
-_the_launcher: _Launcher | None = None
-
-
-def _launcher() -> _Launcher:
-    global _the_launcher
-    with _launcher_lock:
-        if _the_launcher is None or _the_launcher.pid != os.getpid():  # threads do not survive a fork
-            _the_launcher = _Launcher()
-        return _the_launcher
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from autograder import sandbox
+from autograder.forkserver import ForkServer
 from autograder.library import StagedLibrary
 from autograder.limits import Limits
 from autograder.results import CellError, Verdict
@@ -37,7 +38,6 @@ _EVENTS_A_CELL = 80  # two, and one for each set of weights
 _CLAIMS = {
     verdict.value: verdict for verdict in (Verdict.student_error, Verdict.kernel_died, Verdict.output_flood)
 }
-_EXIT_CODES = {23: Verdict.kernel_died}
 
 
 class SessionDead(Malformed):
@@ -95,6 +95,7 @@ class Session:
         device: str = "cpu",
         unsafe: bool = False,
         python: sandbox.Python | None = None,
+        server: ForkServer | None = None,
     ):
         self._library, self._limits = library, limits or Limits()
         self._options = {
@@ -103,6 +104,7 @@ class Session:
             "device": device,
             "unsafe": unsafe,
             "python": python,
+            "server": server,
         }
         self._sandbox: sandbox.Sandbox | None = None
         self._dead: SessionDead | None = None
@@ -187,13 +189,15 @@ class Session:
         began, self._questions = time.monotonic(), self._questions + 1
         try:
             question = {"call": name, "id": self._questions, "limit": self._limits.answer}
-            self._send(question, arrays, began + allowed)
+            with contextlib.suppress(wire.WireClosed):  # what it said at its end may still be read
+                self._send(question, arrays, began + allowed)
             frame = wire.read_frame(self._sandbox.channel, self._limits.answer + _HEADROOM, began + allowed)
         except wire.WireTimeout:
             self._die(Verdict.timeout, f"no answer to {name!r} in {max(allowed, 0):.3g} s")
         except wire.WireClosed:
-            verdict = _EXIT_CODES.get(self._sandbox.exit_code(20) or 0, Verdict.sandbox_violation)
-            self._die(verdict, f"the kernel died while it answered {name!r}")
+            self._die(
+                Verdict.sandbox_violation, f"the worker behind the wall died while {name!r} was answered"
+            )
         except wire.WireError as error:
             self._die(Verdict.sandbox_violation, f"the answer to {name!r} is too large: {error}")
         finally:
@@ -207,6 +211,9 @@ class Session:
             header, answer = wire.decode(frame)
         except wire.WireError as error:
             raise Malformed(f"the answer to {name!r} cannot be read: {error}") from error
+        if header.get("event") == "end" and header.get("claim") == "kernel_died":
+            self._die(Verdict.kernel_died, f"the kernel died while it answered {name!r}")
+            raise self._dead
         if header.get("id") != self._questions:
             self._die(Verdict.sandbox_violation, f"what came after {name!r} was asked answers something else")
             raise self._dead

@@ -2,7 +2,8 @@
 
     python -I worker.py CHANNEL FOLDER LIBRARY PROCESSES
 
-CHANNEL is the number of an inherited socket. Frames (`dulcourse.referee.wire`) that come and go, in this
+or, where imports are shared, forked from a process that has made them (`forked.py`). CHANNEL is the number
+of an inherited socket. Frames (`dulcourse.referee.wire`) that come and go, in this
 order:
 
     →  hello                                       the kernel is there
@@ -34,10 +35,10 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-KERNEL_DIED, BROKEN = 23, 24  # exit codes while questions are answered
 TEXT_LIMIT, IMAGE_LIMIT, IMAGES = 64 << 10, 4 << 20, 8  # what is kept of one cell's output
 
 # A notebook that seeds nothing still trains the same model when it is run again; torch's own seed is random.
@@ -64,15 +65,14 @@ app.start()
 """
 
 
-def main(channel: int, folder: Path, library: Path, processes: int) -> None:
+def main(channel: int, folder: Path, library: Path, processes: int, forked: bool = False) -> None:
     harden(processes)
     gc.disable()  # as in the kernel
     with contextlib.suppress(OSError):
         shutil.copytree(library / ".matplotlib", folder / ".matplotlib")
-    kernel = Kernel(folder, library)
-    # The kernel imports torch on its own; meanwhile papermill is imported here. A grammar in jsonschema's
-    # format checker would take longer than everything else together, and is not needed; nor are durations.
-    sys.modules["rfc3987_syntax"] = sys.modules["isoduration"] = None
+    kernel = Kernel(folder, library, forked)
+    # The kernel imports torch on its own; meanwhile papermill is imported here.
+    leave_out()
     wire = load_wire(library)
     link = Channel(socket.socket(fileno=channel), wire)
     try:
@@ -92,12 +92,23 @@ def main(channel: int, folder: Path, library: Path, processes: int) -> None:
     relay(link, stream, wire)
 
 
+def leave_out() -> None:
+    """Modules that papermill's own would import and nobody needs: durations, and a grammar in jsonschema's
+    format checker that takes longer than everything else together.
+    """
+    sys.modules["rfc3987_syntax"] = sys.modules["isoduration"] = None
+
+
 def harden(processes: int) -> None:
     """Nobody looks into this process, no core is written, and a fork storm ends."""
-    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
+    let_be_seen(False)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if processes:
         resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+
+
+def let_be_seen(yes: bool) -> None:
+    ctypes.CDLL(None).prctl(4, int(yes), 0, 0, 0)  # PR_SET_DUMPABLE
 
 
 def load_wire(library: Path) -> Any:
@@ -124,6 +135,11 @@ class Channel:
         with self._lock:
             self._wire.write_frame(self.stream, self._wire.encode(header, arrays or {}))
 
+    def pass_on(self, frame: bytes) -> None:
+        """Send what is a frame already."""
+        with self._lock:
+            self._wire.write_frame(self.stream, frame)
+
     def receive(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return self._wire.decode(self._wire.read_frame(self.stream))
 
@@ -137,7 +153,7 @@ class Channel:
 class Kernel:
     """A stock kernel over unix sockets, started before anything heavy is imported here."""
 
-    def __init__(self, folder: Path, library: Path):
+    def __init__(self, folder: Path, library: Path, forked: bool):
         self.connection = {
             "transport": "ipc",
             "ip": str(folder / ".kernel"),
@@ -148,23 +164,56 @@ class Kernel:
         path = folder / ".connection.json"
         path.write_text(json.dumps(self.connection))
         options = [f"--IPKernelApp.connection_file={path}", "--HistoryManager.hist_file=:memory:"]
-        self.process = subprocess.Popen(
+        # A submission that signals its process group reaches itself. Without a wall the group is the only
+        # hold on it.
+        group = folder == Path("/tmp")
+        start = self._fork if forked else self._execute
+        self.pid, self._output = start(options, {"PYTHONPATH": str(library)}, group)
+        self.said, self.limit, self.flooded = b"", 64 << 20, lambda: None
+        threading.Thread(target=self._drain, daemon=True).start()
+
+    def _execute(self, options: list[str], environment: dict[str, str], group: bool) -> tuple[int, int]:
+        """A fresh interpreter; returns its number and where its output comes from."""
+        self._process = subprocess.Popen(
             [sys.executable, "-c", _KERNEL, *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(library)},
-            cwd=folder,
-            # A submission that signals its process group reaches itself. Without a wall the group is the
-            # only hold on it.
-            process_group=0 if folder == Path("/tmp") else None,
+            env={**os.environ, **environment},
+            process_group=0 if group else None,
         )
-        self.said, self.limit, self.flooded = b"", 64 << 20, lambda: None
-        threading.Thread(target=self._drain, daemon=True).start()
+        return self._process.pid, self._process.stdout.fileno()
+
+    def _fork(self, options: list[str], environment: dict[str, str], group: bool) -> tuple[int, int]:
+        """A copy of this process, which has imported all that a kernel needs and holds nothing of anybody."""
+        output, theirs = os.pipe()
+        pid = os.fork()
+        if pid:
+            os.close(theirs)
+            return pid, output
+        try:
+            if group:
+                os.setpgid(0, 0)
+            os.dup2(theirs, 1)
+            os.dup2(theirs, 2)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            let_be_seen(True)  # as a program that was executed is
+            os.environ.update(environment)
+            sys.argv = ["-c", *options]
+            for name in ("worker", "__main__"):
+                sys.modules.pop(name, None)
+            sys.modules["__main__"] = main = type(sys)("__main__")
+            exec(_KERNEL, vars(main))
+        except SystemExit:
+            pass
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
 
     def alive(self) -> bool:
         # Asked of the system by any thread; it stays a zombie, so that its number is not used again.
-        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def ends_within(self, seconds: float) -> bool:
         """Whether the process is about to end: its sockets close a moment before."""
@@ -175,7 +224,7 @@ class Kernel:
 
     def _drain(self) -> None:
         total = 0
-        while piece := os.read(self.process.stdout.fileno(), 1 << 16):
+        while piece := os.read(self._output, 1 << 16):
             total += len(piece)
             self.said = (self.said + piece)[-8192:]
             if total > self.limit:
@@ -435,7 +484,7 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
                 refused = self.ask(self._refusal, asked)
                 if refused:
                     link.end("student_error", f"the kernel does not answer questions: {refused}")
-            threading.Thread(target=watch_process, args=(kernel,), daemon=True).start()
+            threading.Thread(target=watch_process, args=(kernel, link), daemon=True).start()
             return listener.accept()[0]
 
         async def _refusal(self, asked):
@@ -448,9 +497,9 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
     return Runner()
 
 
-def watch_process(kernel: Kernel) -> NoReturn:
-    os.waitid(os.P_PID, kernel.process.pid, os.WEXITED | os.WNOWAIT)
-    os._exit(KERNEL_DIED)
+def watch_process(kernel: Kernel, link: Channel) -> NoReturn:
+    os.waitid(os.P_PID, kernel.pid, os.WEXITED | os.WNOWAIT)
+    link.end("kernel_died", "")
 
 
 def relay(link: Channel, stream: socket.socket, wire: Any) -> None:
@@ -464,10 +513,10 @@ def relay(link: Channel, stream: socket.socket, wire: Any) -> None:
             wire.write_frame(stream, question)
             answer = wire.read_frame(stream)
         except wire.WireClosed:
-            os._exit(KERNEL_DIED)
+            link.end("kernel_died", "")
         except wire.WireError:
-            os._exit(BROKEN)
-        wire.write_frame(link.stream, answer)
+            os._exit(1)
+        link.pass_on(answer)
 
 
 def view(outputs: list[dict]) -> tuple[list[str], list[bytes]]:

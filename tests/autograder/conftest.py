@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from autograder.forkserver import ForkServer
 from autograder.library import StagedLibrary, stage
+from autograder.limits import Limits
 from autograder.owner import owned_name
 from autograder.sandbox import available
 from tests.autograder.notebooks import processes, small_library
@@ -30,6 +32,13 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StagedLibrary]
         ["dulcourse.secret_answer"], problems={"dulcourse.secret_answer": "p2"}, source=source, fonts=False
     ) as staged:
         yield staged
+
+
+@pytest.fixture(scope="session")
+def server(library: StagedLibrary) -> Iterator[ForkServer]:
+    """A process from which sessions of the small library are forked."""
+    with ForkServer(library, Limits()) as warm:
+        yield warm
 
 
 @pytest.fixture

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from autograder.forkserver import ForkServer
 from autograder.library import StagedLibrary, stage
 from autograder.limits import Limits, sweep
 from autograder.results import Verdict
@@ -29,8 +32,22 @@ LIMITS = Limits(
 )
 
 
-def run(library: StagedLibrary, *sources: str, limits: Limits = LIMITS, seconds: float = 60) -> Outcome:
-    with Session(library=library, limits=limits, slot=SLOT) as session:
+Open = Callable[..., Session]
+
+
+@pytest.fixture(params=["executed", "forked"])
+def walled(request: pytest.FixtureRequest, library: StagedLibrary) -> Open:
+    """Opens sessions of the small library: a fresh interpreter each, or a fork of a warm one."""
+    server = None
+    if request.param == "forked":
+        if os.geteuid() != 0:
+            pytest.skip("to enter a sandbox from outside takes root")
+        server = request.getfixturevalue("server")
+    return partial(Session, library=library, limits=LIMITS, slot=SLOT, server=server)
+
+
+def run(walled: Open, *sources: str, limits: Limits = LIMITS, seconds: float = 60) -> Outcome:
+    with walled(limits=limits) as session:
         return session.run(
             notebook(PREAMBLE, *sources),
             assignment="hw",
@@ -77,10 +94,10 @@ WORDS = {
 
 
 @pytest.mark.parametrize(("code", "verdict"), ENDINGS.values(), ids=ENDINGS)
-def test_verdict_of_a_run_that_ends_early(library: StagedLibrary, code: str, verdict: Verdict):
+def test_verdict_of_a_run_that_ends_early(walled: Open, code: str, verdict: Verdict):
     limits = replace(LIMITS, memory_gib=2) if verdict is Verdict.output_flood else LIMITS
     seconds = 4 if verdict in (Verdict.timeout, Verdict.out_of_memory) else 60
-    outcome = run(library, "saved = 1", code, "never = 1", limits=limits, seconds=seconds)
+    outcome = run(walled, "saved = 1", code, "never = 1", limits=limits, seconds=seconds)
     assert outcome.verdict is verdict, outcome.reason
     assert outcome.last_cell == 3, "the cell in progress is the one that ended the run"
     assert [cell.index for cell in outcome.cells] == [0, 1, 2], "what was finished before is kept"
@@ -90,11 +107,9 @@ def test_verdict_of_a_run_that_ends_early(library: StagedLibrary, code: str, ver
         assert "one message was too large" in outcome.reason, "it is stopped before it is in memory here"
 
 
-def ask(
-    library: StagedLibrary, source: str, name: str = "answer", limits: Limits = LIMITS, **arrays: np.ndarray
-):
+def ask(walled: Open, source: str, name: str = "answer", limits: Limits = LIMITS, **arrays: np.ndarray):
     """The answer of a function that a notebook defines."""
-    with Session(library=library, limits=limits, slot=SLOT) as session:
+    with walled(limits=limits) as session:
         outcome = session.run(
             notebook(PREAMBLE, source), assignment="hw", parameters={}, mode="train", seconds=60
         )
@@ -128,16 +143,16 @@ def is_socket(f):
 
 
 @pytest.mark.parametrize(("code", "verdict", "word"), DEATHS.values(), ids=DEATHS)
-def test_verdict_of_a_death_in_an_answer(library: StagedLibrary, code: str, verdict: Verdict, word: str):
+def test_verdict_of_a_death_in_an_answer(walled: Open, code: str, verdict: Verdict, word: str):
     limits = replace(LIMITS, call_seconds=3 if verdict is Verdict.timeout else 60)
     with pytest.raises(SessionDead, match=word) as caught:
-        ask(library, FIND_SOCKET + f"def answer():\n    {code}", limits=limits)
+        ask(walled, FIND_SOCKET + f"def answer():\n    {code}", limits=limits)
     assert caught.value.verdict is verdict
 
 
-def test_malformed_answers_leave_the_session_alive(library: StagedLibrary):
+def test_malformed_answers_leave_the_session_alive(walled: Open):
     source = "def fails(): raise ValueError('no')\ndef answer(x): return 2 * x\ndef words(): return 'many'"
-    with Session(library=library, limits=LIMITS, slot=SLOT) as session:
+    with walled() as session:
         session.run(notebook(PREAMBLE, source), assignment="hw", parameters={}, mode="train", seconds=60)
         for name in ("fails", "missing"):
             with pytest.raises(Malformed, match="Error") as caught:
@@ -147,20 +162,20 @@ def test_malformed_answers_leave_the_session_alive(library: StagedLibrary):
         np.testing.assert_array_equal(answer["result"], [[0, 2, 4], [6, 8, 10]])
 
 
-def test_noise_is_no_fault(library: StagedLibrary):
+def test_noise_is_no_fault(walled: Open):
     noise = """
         import warnings; warnings.warn("beware")
         print("to stderr", file=sys.stderr); os.write(1, b"raw\\n"); os.write(2, b"raw\\n"); print("\\ud800")
         subprocess.run(["echo", "from a child"])
     """
-    outcome = run(library, noise, "for i in range(3000): print(f'\\rstep {i}', end='', flush=i % 100 == 0)")
+    outcome = run(walled, noise, "for i in range(3000): print(f'\\rstep {i}', end='', flush=i % 100 == 0)")
     assert outcome.verdict is Verdict.graded, outcome.reason
     assert "beware" in outcome.cells[2].text[0]
     assert outcome.cells[3].text == ["step 2999"], "a progress bar is shown as it stood at the end"
 
 
-def test_an_error_or_an_exit_in_one_cell_leaves_the_next_to_run(library: StagedLibrary):
-    outcome = run(library, "1 / 0", "sys.exit(0)", "print('still here', seed)", "input()")
+def test_an_error_or_an_exit_in_one_cell_leaves_the_next_to_run(walled: Open):
+    outcome = run(walled, "1 / 0", "sys.exit(0)", "print('still here', seed)", "input()")
     assert outcome.verdict is Verdict.student_error
     assert [error.name for error in outcome.errors] == [
         "ZeroDivisionError",
@@ -172,14 +187,14 @@ def test_an_error_or_an_exit_in_one_cell_leaves_the_next_to_run(library: StagedL
     assert outcome.last_cell is None
 
 
-def test_a_full_disk_is_the_notebooks_error(library: StagedLibrary):
+def test_a_full_disk_is_the_notebooks_error(walled: Open):
     fill = "with open('/tmp/big', 'wb') as f:\n    while True: f.write(bytes(1 << 20))"
-    outcome = run(library, fill, "os.remove('/tmp/big')")
+    outcome = run(walled, fill, "os.remove('/tmp/big')")
     assert outcome.verdict is Verdict.student_error
     assert "No space left" in outcome.errors[0].message
 
 
-def test_a_bounded_fork_storm_and_a_daemon_are_survived(library: StagedLibrary):
+def test_a_bounded_fork_storm_and_a_daemon_are_survived(walled: Open):
     storm = """
         refused, children = 0, []
         for _ in range(200):
@@ -202,7 +217,7 @@ def test_a_bounded_fork_storm_and_a_daemon_are_survived(library: StagedLibrary):
             os._exit(0)
         os.wait()
     """
-    outcome = run(library, storm, daemon)
+    outcome = run(walled, storm, daemon)
     assert outcome.verdict is Verdict.graded, outcome.reason
     assert outcome.cells[2].text == ["True"], "most forks were refused"
 
@@ -267,8 +282,8 @@ print(json.dumps(tried))
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the attempts' call numbers are those of x86-64")
-def test_every_way_out_is_closed(library: StagedLibrary):
-    outcome = run(library, DENIED)
+def test_every_way_out_is_closed(walled: Open):
+    outcome = run(walled, DENIED)
     assert outcome.verdict is Verdict.graded, outcome.reason
     tried = json.loads(outcome.cells[2].text[0])
     open_ways = {name: result for name, result in tried.items() if not result.split(":")[0].endswith("Error")}
@@ -297,11 +312,12 @@ print(json.dumps(seen))
 """
 
 
-def test_what_a_notebook_sees(library: StagedLibrary, monkeypatch: pytest.MonkeyPatch):
+def test_what_a_notebook_sees(walled: Open, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DULCOURSE_SECRET", "0123456789")
     repository = str(Path(__file__).parents[2])
-    seen = json.loads(run(library, f"ROOTS = [{repository!r}]", SEEN).cells[3].text[0])
-    assert seen["processes"] == [1, 2, 3]
+    seen = json.loads(run(walled, f"ROOTS = [{repository!r}]", SEEN).cells[3].text[0])
+    # What came in from outside leaves the process that held the door.
+    assert seen["processes"] == [1, 2, 3, 4][: 4 if walled.keywords["server"] else 3]
     assert "DULCOURSE_SECRET" not in seen["environment"]
     assert seen["repository"] == []
     assert seen["sources"] == []
@@ -319,6 +335,92 @@ def test_what_a_notebook_sees(library: StagedLibrary, monkeypatch: pytest.Monkey
     if os.geteuid() == 0:
         assert seen["uid"] == [64000 + SLOT] * 3
         assert seen["groups"] == []
+
+
+ALIKE = """
+import ctypes, json, re, resource
+CHILD = "import os, sys, dulcourse; print(sys.path, sorted(os.environ.items()))"
+lines = open("/proc/self/status").read().splitlines()
+kept = ("Umask", "Groups", "Sig", "Shd", "Cap", "NoNew", "Seccomp", "Cpus_allowed:", "THP")
+print(json.dumps({
+    "status": [line for line in lines if line.startswith(kept) and not line.startswith("SigQ")],
+    "limits": [resource.getrlimit(getattr(resource, n)) for n in dir(resource) if n.startswith("RLIMIT_")],
+    "mounts": [" ".join(line.split()[3:6]) for line in open("/proc/self/mountinfo")],
+    "environment": dict(os.environ),
+    "child": subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True).stdout,
+    "path": sys.path, "flags": list(sys.flags), "arguments": len(sys.argv), "directory": os.getcwd(),
+    "descriptors": [os.readlink(f"/proc/self/fd/{f}").split(":")[0] for f in (0, 1, 2)],
+    "control group": re.sub(r"\\.\\d+$", "", open("/proc/self/cgroup").read(), flags=re.M),
+    "group": os.getpgid(0) == os.getpid(),
+    "dumpable": ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), "oom": open("/proc/self/oom_score_adj").read(),
+    "main": sorted(name for name in vars(sys.modules["__main__"]) if not name.startswith("_")),
+}))
+"""
+
+
+def test_a_forked_session_is_like_one_that_was_executed(library: StagedLibrary, server: ForkServer):
+    """Rights, limits, mounts, environment, paths, signals: nothing of the way in is left on either."""
+
+    def seen(server: ForkServer | None) -> dict:
+        outcome = run(partial(Session, library=library, slot=SLOT, server=server), ALIKE)
+        assert outcome.verdict is Verdict.graded, outcome.errors
+        return json.loads("".join(outcome.cells[2].text))
+
+    executed, forked = seen(None), seen(server)
+    for what in executed:
+        assert forked[what] == executed[what], what
+
+
+INSIDE = """
+import json
+names = ("mnt", "pid", "net", "ipc", "uts", "cgroup")
+def reached(path):
+    try: os.stat(path); return True
+    except OSError: return False
+print(json.dumps({
+    "namespaces": {name: os.readlink("/proc/self/ns/" + name) for name in names},
+    "writable program": not os.statvfs("/proc/self/exe").f_flag & os.ST_RDONLY,
+    "files": [name for name in os.listdir("/proc/self/map_files") if reached("/proc/self/map_files/" + name)],
+    "worker": reached(f"/proc/{os.getppid()}/exe") or reached(f"/proc/{os.getppid()}/cwd/tmp"),
+    "others": [p for p in os.listdir("/proc") if p.isdigit() and int(p) > 4],
+    "temporary": sorted(os.listdir("/tmp")), "shared": os.listdir("/dev/shm"),
+}))
+open("/tmp/left", "w").close()
+open("/dev/shm/left", "w").close()
+sys.left = True
+"""
+
+
+def test_forked_sessions_share_nothing_and_hold_no_door_open(library: StagedLibrary, server: ForkServer):
+    walled = partial(Session, library=library, slot=SLOT, server=server)
+    with walled(limits=LIMITS) as one, walled(limits=LIMITS, slot=SLOT + 1) as other:
+        seen = []
+        for session in (one, other):
+            cells = notebook(PREAMBLE, "print(hasattr(sys, 'left'))", INSIDE)
+            outcome = session.run(cells, assignment="hw", parameters={}, mode="train", seconds=60)
+            assert outcome.cells[2].text == ["False"]
+            seen.append(json.loads("".join(outcome.cells[3].text)))
+        servers = {name: os.readlink(f"/proc/{server.pid}/ns/{name}") for name in seen[0]["namespaces"]}
+    for name in servers:
+        assert len({servers[name], *(one["namespaces"][name] for one in seen)}) == 3, f"{name} is shared"
+    for found in seen:
+        assert not found["writable program"], "the server's own program must be as read-only as the rest"
+        assert not found["worker"]
+        assert found["files"] == found["others"] == found["shared"] == []
+        assert "left" not in found["temporary"]
+
+
+def test_a_server_that_dies_is_our_fault_and_its_sessions_live_on(library: StagedLibrary):
+    with ForkServer(library, LIMITS) as server:
+        walled = partial(Session, library=library, limits=LIMITS, slot=SLOT, server=server)
+        with walled() as session:
+            os.kill(server.pid, signal.SIGKILL)
+            with pytest.raises(InfrastructureError, match="does not answer"):
+                walled(slot=SLOT + 1).__enter__()
+            cells = notebook("def answer(): return 1")
+            outcome = session.run(cells, assignment="hw", parameters={}, mode="train", seconds=60)
+            assert outcome.verdict is Verdict.graded
+            assert session.call("function.answer", {})["result"] == 1
 
 
 @pytest.mark.parametrize("broken", ["no such interpreter", "no library", "no kernel"])
@@ -344,27 +446,32 @@ import os, sys, time
 from pathlib import Path
 from autograder.library import StagedLibrary, stage
 from autograder.limits import Limits
+from autograder.forkserver import ForkServer
 from autograder.session import Session
 library = StagedLibrary(Path(sys.argv[1]), (), "")
-session = Session(library=library, limits=Limits(memory_gib=0.5), slot=int(sys.argv[2]))
+server = ForkServer(library, Limits()) if sys.argv[3] == "forked" else None
+session = Session(library=library, limits=Limits(memory_gib=0.5), slot=int(sys.argv[2]), server=server)
 session.__enter__()
+print(server.pid if server else 0)
 print("there", flush=True)
 time.sleep(60)
 """
 
 
-def test_a_killed_grader_takes_its_sandbox_along_and_the_next_one_tidies_up(library: StagedLibrary):
+@pytest.mark.parametrize("way", ["executed", "forked"])
+def test_a_killed_grader_takes_its_sandbox_along_and_the_next_one_tidies_up(library: StagedLibrary, way: str):
     grader = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(library.folder), str(SLOT)],
+        [sys.executable, "-c", KILLED, str(library.folder), str(SLOT), way],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
+    server = int(grader.stdout.readline())
     assert grader.stdout.readline() == b"there\n"
     grader.send_signal(signal.SIGKILL)
     grader.wait()
     grader.stdout.close()
     deadline = time.monotonic() + 10
-    while (left := processes()) and time.monotonic() < deadline:
+    while (left := processes() + [server] * Path(f"/proc/{server}").exists()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []
     sweep()
@@ -402,11 +509,11 @@ def test_an_interrupt_of_the_grader_does_not_reach_the_sandbox(library: StagedLi
     assert grader.stdout.strip() == "graded", grader.stderr
 
 
-def test_sessions_in_two_threads_outlive_the_threads_that_opened_them(library: StagedLibrary):
+def test_sessions_in_two_threads_outlive_the_threads_that_opened_them(walled: Open):
     sessions, answers = [], []
 
     def open_one(slot: int) -> None:
-        session = Session(library=library, limits=LIMITS, slot=slot)
+        session = walled(slot=slot)
         sessions.append(session.__enter__())
         source = f"def answer(x): return x + {slot}"
         session.run(notebook(PREAMBLE, source), assignment="hw", parameters={}, mode="train", seconds=60)
@@ -426,19 +533,19 @@ def test_sessions_in_two_threads_outlive_the_threads_that_opened_them(library: S
 TRAIN = "import dulcourse.handin as h\nprint(h.session.mode)\nm = h.trained({name!r}, lambda: {weights!r})"
 
 
-def test_weights_are_handed_in_after_their_cell_and_loaded_in_a_replay(library: StagedLibrary):
+def test_weights_are_handed_in_after_their_cell_and_loaded_in_a_replay(walled: Open):
     first, second = (TRAIN.format(name=name, weights=name.encode() * 3) for name in ("a", "b"))
     cells = notebook(
         PREAMBLE, first, second + "\n1 / 0", "def last(): return np.frombuffer(m, np.uint8)", "os._exit(0)"
     )
-    with Session(library=library, limits=LIMITS, slot=SLOT) as session:
+    with walled() as session:
         trained = session.run(cells, assignment="hw", parameters={}, mode="train", seconds=60)
     assert trained.verdict is Verdict.kernel_died
     assert trained.checkpoints == {"a": b"aaa", "b": b"bbb"}
     assert trained.last_cell == 5
 
     def replay(**options) -> tuple[Outcome, Session]:
-        with Session(library=library, limits=LIMITS, slot=SLOT) as session:
+        with walled() as session:
             outcome = session.run(cells, assignment="hw", parameters={}, mode="replay", seconds=60, **options)
             answer = None
             if outcome.verdict in (Verdict.graded, Verdict.student_error):
@@ -462,9 +569,9 @@ def test_weights_are_handed_in_after_their_cell_and_loaded_in_a_replay(library: 
     assert [cell.index for cell in outcome.cells] == [0, 1, 2]
 
 
-def test_asking_for_a_withheld_module_is_noted(library: StagedLibrary):
+def test_asking_for_a_withheld_module_is_noted(walled: Open):
     caught = "try: import dulcourse.secret_answer\nexcept ImportError: pass"
-    outcome = run(library, "import dulcourse.secret_answer", caught, "x = 1")
+    outcome = run(walled, "import dulcourse.secret_answer", caught, "x = 1")
     assert [(e.cell, e.name) for e in outcome.errors] == [("cell-2", "ImportError")]
     assert "problem 'p2' asks you to write it" in outcome.errors[0].message
     assert [(w.module, w.cell, w.problem) for w in outcome.imported_withheld] == [
@@ -472,9 +579,9 @@ def test_asking_for_a_withheld_module_is_noted(library: StagedLibrary):
     ]
 
 
-def test_pictures_are_shown(library: StagedLibrary):
+def test_pictures_are_shown(walled: Open):
     draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show(); print('drawn')"
-    outcome = run(library, draw)
+    outcome = run(walled, draw)
     assert outcome.verdict is Verdict.graded, outcome.reason
     assert [image[:4] for image in outcome.cells[2].images] == [b"\x89PNG"]
     assert outcome.cells[2].text[0].endswith("drawn")

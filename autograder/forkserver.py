@@ -1,0 +1,109 @@
+"""The server of warm processes, seen from the trusted side: started once, asked for a process a session.
+
+    with ForkServer(library, limits) as server:
+        pid = server.fork(inside, gate, channel, errors, rules, uid=64000, processes=0)
+
+Entering a sandbox from outside takes root's rights over its namespaces. An ordinary user has none, so there
+every session imports for itself.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import threading
+from types import TracebackType
+
+from autograder.bubblewrap import Python, bubblewrap, server_command, server_options
+from autograder.launcher import launcher
+from autograder.library import StagedLibrary
+from autograder.limits import Limits
+from dulcourse.errors import InfrastructureError
+
+__all__ = ["ForkServer", "server_for"]
+
+START_SECONDS, FORK_SECONDS = 120.0, 60.0  # slower than this is stuck
+
+
+def server_for(library: StagedLibrary, limits: Limits, *, threads: int, device: str):
+    """A server to enter in a `with` block, where this user may have one; else None is entered."""
+    if os.geteuid() != 0:
+        return contextlib.nullcontext()
+    return ForkServer(library, limits, threads=threads, device=device)
+
+
+class ForkServer:
+    """A process that has imported what sessions need, and forks. It is ready when it is first asked."""
+
+    def __init__(
+        self,
+        library: StagedLibrary,
+        limits: Limits,
+        *,
+        threads: int = 1,
+        device: str = "cpu",
+        python: Python | None = None,
+    ):
+        python = python or Python.current()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._lock, self._ready = threading.Lock(), False
+        around = server_options(
+            python=python, library=library.folder, threads=threads, device=device, limits=limits
+        )
+        with theirs:
+            self._process = launcher().popen(
+                [bubblewrap(), *around, "--", *server_command(python, theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env={},
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> "ForkServer":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Of the server."""
+        return self._process.pid
+
+    def fork(
+        self, inside: int, gate: int, channel: int, errors: int, rules: int, *, uid: int, processes: int
+    ) -> int:
+        """A process that waits for a byte at `gate`, then enters the namespaces of the pidfd `inside`.
+
+        There it becomes the worker, as user `uid`, with `channel` and standard error, under the filter in
+        the file `rules`; it takes the place of what `bubblewrap.command` would execute. Returns its number.
+        """
+        request = json.dumps({"uid": uid, "processes": processes}).encode()
+        with self._lock:
+            try:
+                if not self._ready:
+                    self._control.settimeout(START_SECONDS)
+                    self._ready = self._control.recv(16) == b"ready"
+                self._control.settimeout(FORK_SECONDS)
+                socket.send_fds(self._control, [request], [inside, gate, channel, errors, rules])
+                return int(self._control.recv(16))
+            except (OSError, ValueError) as error:
+                raise InfrastructureError(self._trouble(error)) from error
+
+    def close(self) -> None:
+        """End it. Sessions that were forked go on: they are in their sandboxes."""
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+        self._process.stderr.close()
+
+    def _trouble(self, error: Exception) -> str:
+        self._process.kill()
+        said = self._process.stderr.read().decode(errors="replace").strip()[-2000:]
+        return (
+            "the process that imports for all sessions does not answer "
+            f"({error}): {said or 'it said nothing'}. Run `autograder doctor`."
+        )
