@@ -60,8 +60,9 @@ def tables() -> dict[str, tuple[Mutant, ...]]:
 
 
 def warm_up() -> None:
-    """Import what every copy needs and none changes (never pytest plugins, never the course itself)."""
-    for name in ("beartype", "matplotlib.ft2font", "pydantic", "safetensors.torch", "sklearn.datasets"):
+    """Import what every copy needs and none changes: never the course itself."""
+    named = ("beartype", "hypothesis", "jaxtyping", "matplotlib.ft2font", "pydantic")
+    for name in (*named, "safetensors.torch", "sklearn.datasets"):
         importlib.import_module(name)
     assert "dulcourse" not in sys.modules, "the copies must import their own dulcourse"
 
@@ -131,7 +132,9 @@ def _pytest_in(copy: Path, nodes: list[str], only: str, all_of_them: bool) -> tu
         del sys.modules[name]
     sys.path[:] = [str(copy), *(entry for entry in sys.path if Path(entry).resolve() != ROOT)]
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    options = ["-p", "no:cacheprovider", "-k", only] + ([] if all_of_them else ["-x"])
+    # Only names are wanted: nobody reads tracebacks, or what an assertion compared.
+    options = ["-p", "no:cacheprovider", "--assert=plain", "--tb=no", "-k", only]
+    options += [] if all_of_them else ["-x"]
     failures = _Failures()
     status = pytest.main([*options, *nodes], plugins=[failures])
     return failures.names, int(status)
