@@ -20,6 +20,12 @@ hypothesis.settings.register_profile("dulcourse", deadline=None, derandomize=Tru
 hypothesis.settings.load_profile("dulcourse")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: where workers share the files, short ones even out the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_runtest_setup() -> None:
     """A grader lets torch take all cores it finds. The tests after it have one thread, as those before it."""
     torch.set_num_threads(1)

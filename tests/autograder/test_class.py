@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import psutil
@@ -77,10 +77,18 @@ def _graded(homework: Homework, out: Path, home: dict[str, str]) -> Graded:
             env={**os.environ, **home},
             capture_output=True,
             text=True,
+            preexec_fn=partial(os.sched_setaffinity, 0, _free_cores()),
         )
         left_behind = orphans()
     assert done.returncode == 0, done.stdout + done.stderr
     return Graded(homework, out, left_behind)
+
+
+def _free_cores() -> set[int]:
+    """The cores that the workers beside this one leave: the grader takes all that it is shown."""
+    others = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) - 1
+    every = sorted(os.sched_getaffinity(0))
+    return set(every[min(others, len(every) - 1) :])
 
 
 def _of_other_code(assignment: str, out: Path) -> bool:
