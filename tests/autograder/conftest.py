@@ -3,7 +3,6 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,7 @@ from autograder.library import StagedLibrary, stage
 from autograder.limits import Limits
 from autograder.owner import owned_name
 from autograder.sandbox import available
-from tests.autograder.notebooks import processes, small_library
+from tests.autograder.notebooks import groups, processes, small_library
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,12 +46,8 @@ def nothing_left(library: StagedLibrary) -> Iterator[None]:
     before = _temporary()
     yield
     assert processes() == []
-    assert _groups() == []
+    assert groups(owned_name()) == []
     assert _temporary() <= before
-
-
-def _groups() -> list[Path]:
-    return [path for path in Path("/sys/fs/cgroup").rglob(f"{owned_name()}.*") if path.is_dir()]
 
 
 def _temporary() -> set[str]:

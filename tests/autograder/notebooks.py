@@ -107,6 +107,12 @@ def processes() -> list[str]:
     ]
 
 
+def groups(owner: str) -> list[str]:
+    """Control groups of a process (`owned_name`). Those of others vanish while we look, so no `rglob`."""
+    folders = (folder for folder, _, _ in os.walk("/sys/fs/cgroup"))
+    return [folder for folder in folders if os.path.basename(folder).startswith(f"{owner}.")]
+
+
 def _uid(pid: str) -> int | None:
     try:
         return os.stat(f"/proc/{pid}").st_uid

@@ -23,7 +23,7 @@ from autograder.sandbox import Python
 from autograder.session import Outcome, Session, SessionDead
 from dulcourse.errors import InfrastructureError, UsageError
 from dulcourse.referee.respondent import Malformed
-from tests.autograder.notebooks import PREAMBLE, SLOT, notebook, processes
+from tests.autograder.notebooks import PREAMBLE, SLOT, groups, notebook, processes
 
 pytestmark = [pytest.mark.wall, pytest.mark.usefixtures("nothing_left")]
 
@@ -475,7 +475,7 @@ def test_a_killed_grader_takes_its_sandbox_along_and_the_next_one_tidies_up(libr
         time.sleep(0.05)
     assert left == []
     sweep()
-    assert [path for path in Path("/sys/fs/cgroup").rglob(f"dulcourse.{grader.pid}.*") if path.is_dir()] == []
+    assert groups(f"dulcourse.{grader.pid}") == []
 
 
 INTERRUPTED = """
