@@ -70,14 +70,16 @@ def grade(tmp_path_factory) -> Callable[[str], Graded]:
 
 def _graded(homework: Homework, out: Path, home: dict[str, str]) -> Graded:
     command = [sys.executable, "-m", "autograder.cli", "grade", homework.assignment, "--tier", "smoke"]
+    cores = _free_cores()
+    slots = len(cores) + 1  # some students sleep until their time is over
     with _adopting() as orphans:
         done = subprocess.run(
-            [*command, "--class", str(homework.folder), "--out", str(out)],
+            [*command, "--class", str(homework.folder), "--out", str(out), "--slots", str(slots)],
             cwd=ROOT,
             env={**os.environ, **home},
             capture_output=True,
             text=True,
-            preexec_fn=partial(os.sched_setaffinity, 0, _free_cores()),
+            preexec_fn=partial(os.sched_setaffinity, 0, cores),
         )
         left_behind = orphans()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -85,7 +87,7 @@ def _graded(homework: Homework, out: Path, home: dict[str, str]) -> Graded:
 
 
 def _free_cores() -> set[int]:
-    """The cores that the workers beside this one leave: the grader takes all that it is shown."""
+    """The cores that the workers beside this one leave."""
     others = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) - 1
     every = sorted(os.sched_getaffinity(0))
     return set(every[min(others, len(every) - 1) :])
