@@ -68,6 +68,7 @@ PARTS = {
     "reconstruction": "of it, for the image once z is known",
     "prior": "of it, z under the prior",
     "log_det": "of it, what the map stretches (minus log-determinant)",
+    "cap": "taken off it: no image costs more than its cap",
     "label_gap": "what wrong labels cost in addition",
 }
 UNGRADED = {Verdict.missing, Verdict.unreadable, Verdict.infrastructure_error, Verdict.sandbox_violation}

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
-__all__ = ["CAP_BITS", "LAMBDA", "capped", "charges", "malformed", "most"]
+__all__ = ["CAP_BITS", "LAMBDA", "capped", "charges", "malformed", "most", "spared"]
 
 LAMBDA = 2.0**-20
 CAP_BITS = 10.0
@@ -54,3 +54,11 @@ def capped(
     # same.
     cap = most(symbols, levels)
     return np.where(failed, cap, np.minimum(bits, cap))
+
+
+def spared(charged: Float64[np.ndarray, " n"], uncapped: Float64[np.ndarray, " n"]) -> dict[str, float]:
+    """What the cap took off an image's bits on average, as one of the parts that they are made of: negative,
+    or not there.
+    """
+    cut = float((charged - uncapped).mean())
+    return {"cap": cut} if cut else {}

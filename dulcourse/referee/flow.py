@@ -29,7 +29,7 @@ from jaxtyping import Float64, Int64
 
 from dulcourse.flows.base import Flow
 from dulcourse.referee import bitsback
-from dulcourse.referee.code import capped
+from dulcourse.referee.code import capped, spared
 from dulcourse.referee.frozen import Frozen, buffers_of, sha_of
 from dulcourse.referee.precision import home, precisely
 from dulcourse.referee.respondent import Malformed, Respondent, Spec
@@ -152,14 +152,15 @@ def score(
     # From the noise that was drawn, never from z.
     log_q = bitsback.log_normal(noise) - np.log(np.abs(np.einsum("nii->ni", asked.spread))).sum(axis=1)
     log_prior, log_p = bitsback.log_normal(z), _log_gaussian(y, found, frozen.levels)
-    bits = capped((log_q - log_prior - log_p) / math.log(2), np.full(n, lost), dims, frozen.levels)
+    uncapped = (log_q - log_prior - log_p) / math.log(2)
+    bits = capped(uncapped, np.full(n, lost), dims, frozen.levels)
     return summary(
         bits / dims,
         _reference(reference, reference_bits, y, frozen),
         bits,
         failures=failures,
         reason=reason,
-        parts={} if lost else _parts(-log_prior, log_p - log_q, found - y),
+        parts={} if lost else _parts(-log_prior, log_p - log_q, found - y, spared(bits, uncapped)),
     )
 
 
@@ -179,8 +180,9 @@ def _ask_back(respondent, name, frozen: Frozen, asked: Asked, z: np.ndarray, ord
 
 def _log_gaussian(y: np.ndarray, found: np.ndarray, levels: int) -> Float64[np.ndarray, " n"]:
     """log N(y; ŷ, σ²I) in nats; where ŷ is not finite, the uniform density on [0, L)."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        log_p = -0.5 * ((y - found) / SIGMA) ** 2 - math.log(SIGMA) - 0.5 * math.log(2 * math.pi)
+    # Farther off than this is far beyond the cap; here the charge before it is a number that can be shown.
+    near = np.clip(found, -bitsback.MEANS, bitsback.MEANS)
+    log_p = -0.5 * ((y - near) / SIGMA) ** 2 - math.log(SIGMA) - 0.5 * math.log(2 * math.pi)
     return np.where(np.isfinite(found), log_p, -math.log(levels)).reshape(len(y), -1).sum(axis=1)
 
 
@@ -204,10 +206,15 @@ def reference_charges(
     return capped(bits, np.zeros(len(y), bool), y[0].size, levels)
 
 
-def _parts(prior: np.ndarray, log_det: np.ndarray, miss: np.ndarray) -> dict[str, float]:
-    """Bits/dim of z under the prior, the log-determinant that the round trip amounts to, and ŷ − y in σ."""
-    bits = miss[0].size * math.log(2)
+def _parts(
+    prior: np.ndarray, log_det: np.ndarray, miss: np.ndarray, cut: dict[str, float]
+) -> dict[str, float]:
+    """Bits/dim of z under the prior, of the log-determinant that the round trip amounts to (subtracted), and
+    what the cap took off; beside them ŷ − y in σ.
+    """
+    dims = miss[0].size
+    bits = {"prior": prior.mean() / math.log(2), "log_det": log_det.mean() / math.log(2)} | cut
     with np.errstate(over="ignore", invalid="ignore"):
-        far = np.sqrt((miss.reshape(len(miss), -1) ** 2).mean(axis=1)) / SIGMA
-        means = {"prior": prior.mean() / bits, "log_det": log_det.mean() / bits, "round_trip": np.median(far)}
-    return {key: float(value) for key, value in means.items() if np.isfinite(value)}
+        far = np.median(np.sqrt((miss.reshape(len(miss), -1) ** 2).mean(axis=1)) / SIGMA)
+    beside = {"round_trip": float(far)} if np.isfinite(far) else {}
+    return {key: float(value) / dims for key, value in bits.items()} | beside

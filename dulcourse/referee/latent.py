@@ -18,7 +18,7 @@ from jaxtyping import Float64, Int64
 from dulcourse.errors import UsageError
 from dulcourse.latent.base import LatentModel
 from dulcourse.referee import bitsback
-from dulcourse.referee.code import capped, charges, malformed
+from dulcourse.referee.code import capped, charges, malformed, spared
 from dulcourse.referee.frozen import FrozenLatents, buffers_of, sha_of
 from dulcourse.referee.respondent import LocalRespondent, Malformed, Respondent, Spec
 from dulcourse.referee.score import Score, check_images, given_reference, summary
@@ -101,12 +101,15 @@ class Charged:
         """What could not be used, in words."""
         return f"{self.malformed} answers of decode held numbers that are not finite" * (self.malformed > 0)
 
-    def parts(self, dims: int) -> dict[str, float]:
-        """Both terms in bits/dim, before any cap."""
-        return {
-            "kl": float(self.kl.mean()) / dims,
-            "reconstruction": float(self.reconstruction.mean()) / dims,
-        }
+    @property
+    def bits(self) -> Float64[np.ndarray, " n"]:
+        """Before any cap."""
+        return self.kl + self.reconstruction
+
+    def parts(self, dims: int, capped: Float64[np.ndarray, " n"]) -> dict[str, float]:
+        """In bits/dim: both terms before any cap, and what the cap took off."""
+        terms = {"kl": float(self.kl.mean()), "reconstruction": float(self.reconstruction.mean())}
+        return {key: bits / dims for key, bits in (terms | spared(capped, self.bits)).items()}
 
 
 def score(
@@ -134,7 +137,7 @@ def score(
         failures, reason = asked.failures + charged.malformed, asked.reason or charged.reason
     except Malformed as error:
         charged, lost, failures, reason = Charged(np.zeros(n), np.zeros(n), 0), True, n, str(error)
-    bits = capped(charged.kl + charged.reconstruction, np.full(n, lost), dims, frozen.levels)
+    bits = capped(charged.bits, np.full(n, lost), dims, frozen.levels)
     theirs = given_reference(reference_bits, n)
     if reference is not None:
         other = noise if reference.latents == frozen.latents else None
@@ -145,7 +148,7 @@ def score(
         bits,
         failures=failures,
         reason=reason,
-        parts={} if lost else charged.parts(dims),
+        parts={} if lost else charged.parts(dims, bits),
     )
 
 
@@ -193,8 +196,7 @@ def reference_charges(
     frozen = FrozenLatents(tuple(images.shape[1:]), reference.levels, "", reference.latents)
     asked = ask_first(party, "reference", frozen, images, generator=generator)
     charged = charge(party, "reference", frozen, asked, images, noise, np.arange(len(images)))
-    bits = charged.kl + charged.reconstruction
-    return capped(bits, np.zeros(len(images), bool), frozen.dims, frozen.levels)
+    return capped(charged.bits, np.zeros(len(images), bool), frozen.dims, frozen.levels)
 
 
 @dataclass(frozen=True)

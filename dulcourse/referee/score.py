@@ -31,9 +31,9 @@ class Score:
     bits: Float64[np.ndarray, " n"]  # charged to each image, for the positions that were sent
     label_gap: float | None = None  # what wrong labels cost; None where none were sent
     reason: str = ""  # the first answer that could not be used, in words
-    parts: Mapping[str, float] = field(
-        default_factory=dict
-    )  # what the bits/dim are made of, for the diagnosis
+    # What the bits/dim are made of: kl + reconstruction + cap, or prior − log_det + cap. What the cap took
+    # off stands alone, where it took anything: the diagnosis asks for the others as they were.
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 def summary(

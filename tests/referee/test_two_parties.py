@@ -97,6 +97,35 @@ def test_bits_back_cost_what_the_models_own_log_weight_says_at_the_same_noise(mo
     assert found.parts["kl"] + found.parts["reconstruction"] == pytest.approx(found.bits_per_dim, abs=1e-9)
 
 
+def added_up(parts) -> float:
+    """What the parts of a score come to."""
+    return sum({"log_det": -1.0, "round_trip": 0.0}.get(key, 1.0) * bits for key, bits in parts.items())
+
+
+@both
+@given(st.sampled_from([-3.0, 0.0, 5.0, 1e3, 1e5, 1e9, math.nan]), st.integers(0, N))
+def test_the_parts_add_up_to_the_score_whether_images_are_capped_or_not(family, wrong, many):
+    """`many` images are answered worse by `wrong`: z far out or unusable, and what comes back of it."""
+    images, model = draw(N), honest(family)
+    key = "z" if family.name == "flow" else "mean"
+
+    def declares(**question):
+        answer = {name: a.astype(np.float64) for name, a in model.call(f"m.{family.first}", question).items()}
+        answer[key][:many] += wrong
+        return answer
+
+    def returns(**question):
+        answer = model.call(f"m.{family.second}", question)[family.back].astype(np.float64)
+        answer[:many] += wrong * np.arange(answer[0].size).reshape(answer[0].shape)
+        return {family.back: answer}
+
+    found = blind(family, Party(**{family.first: declares}), Party(**{family.second: returns}), images)
+    largest = max(map(abs, found.parts.values()))
+    assert added_up(found.parts) == pytest.approx(found.bits_per_dim, abs=max(1e-9, 1e-12 * largest))
+    assert ("cap" in found.parts) == (found.bits == most(D, LEVELS)).any()
+    assert found.parts.get("cap", -1.0) < 0
+
+
 def randomised(model: nn.Module, scale: float) -> nn.Module:
     generator = torch.Generator().manual_seed(5)
     for parameter in model.parameters():
@@ -535,3 +564,6 @@ def test_whatever_is_declared_and_answered_the_charge_is_a_number(family, data):
     said = diagnose(second, "m", frozen, found, images, generator=rng, asked=asked, claimed=float(told[0]))
     assert all(len(words) < 500 for words in said.words)
     assert all(math.isfinite(value) for value in found.parts.values())
+    largest = max(map(abs, found.parts.values()), default=0.0)
+    total = found.bits_per_dim if found.parts else 0.0
+    assert added_up(found.parts) == pytest.approx(total, abs=max(1e-9, 1e-12 * largest))
