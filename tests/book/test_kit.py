@@ -178,3 +178,17 @@ def test_the_committed_results_can_be_shown():
     digits = kit.benchmark("digits")
     assert 1.8 < digits.mean("MADE") < digits.mean("shared histogram") < 3
     assert digits.table(*digits.rows).receipt.count("python -m benchmarks.digits") >= 1
+
+
+@pytest.mark.parametrize("value", [1.25, 8192, "digits"])
+def test_a_number_is_kept_as_the_book_expects_it(monkeypatch, value):
+    """MyST-NB's own `glue` says the same, later."""
+    from myst_nb.ext import glue
+
+    said = []
+    for module, name in ((kit, "display"), (glue, "ipy_display")):
+        monkeypatch.setattr(module, name, lambda data, *, raw, metadata: said.append((data, raw, metadata)))
+    kit.glue("here", value)
+    glue.glue("here", value, display=False)
+    ours, theirs = said
+    assert ours == theirs
