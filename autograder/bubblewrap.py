@@ -34,6 +34,7 @@ __all__ = [
 
 COURSE = "/course"  # where the library and the worker are, behind the wall
 FIRST_UID = 64000  # one user id a slot, used by nothing else
+ANCHOR_UID = FIRST_UID - 1
 WORKER = Path(__file__).with_name("worker.py")
 FORKED = Path(__file__).with_name("forked.py")
 _OURS = ("dulcourse", "autograder", "solutions", "book", "assignments")  # never seen among installed packages
@@ -96,12 +97,15 @@ def options(
 def command(*, python: Python, slot: int, channel: int, processes: int) -> list[str]:
     """What runs inside. `processes`: how many the worker allows itself (0: somebody else counts)."""
     worker = (f"{COURSE}/worker.py", str(channel), "/tmp", f"{COURSE}/library", str(processes))
-    return [*(_drop_root(slot) if os.geteuid() == 0 else []), str(python.executable), "-I", *worker]
+    return [*(_become(user_id(slot)) if os.geteuid() == 0 else []), str(python.executable), "-I", *worker]
 
 
-def anchor(slot: int) -> list[str]:
-    """What holds a sandbox open for a process that will come in. It says when the sandbox is complete."""
-    return [*_drop_root(slot), "sh", "-c", "echo; exec sleep infinity"]
+def anchor() -> list[str]:
+    """What holds a sandbox open for a process that will come in. It says when the sandbox is complete.
+
+    It is a user of its own, whom no submission can signal or look into.
+    """
+    return [*_become(ANCHOR_UID), "sh", "-c", "echo; exec sleep infinity"]
 
 
 def server_options(*, python: Python, library: Path, threads: int, device: str, limits: Limits) -> list[str]:
@@ -177,9 +181,8 @@ def user_id(slot: int) -> int:
     return FIRST_UID + slot
 
 
-def _drop_root(slot: int) -> list[str]:
-    """Become an unused user, for good."""
-    uid = str(user_id(slot))
+def _become(uid: int) -> list[str]:
+    """From root to an unused user, for good."""
     return [
         *("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"),
         *("--inh-caps=-all", "--bounding-set=-all", "--"),
@@ -278,7 +281,7 @@ def available() -> str | None:
         )
     line += ["--proc", "/proc", "--dev", "/dev", *(_root_options() if root else _user_options()), "--"]
     try:
-        trial = [*line, *(_drop_root(0) if root else []), "true"]
+        trial = [*line, *(_become(user_id(0)) if root else []), "true"]
         tried = subprocess.run(trial, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"bubblewrap does not work here ({error}); install the distribution's own package."

@@ -141,7 +141,7 @@ def launch(
             if server is None:
                 inside = command(python=python, slot=slot, channel=theirs.fileno(), processes=processes)
             else:
-                inside = anchor(slot)
+                inside = anchor()
             # The options travel through a file, so that the command line, which is seen inside, shows none
             # of them.
             process = launcher().popen(

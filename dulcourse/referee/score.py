@@ -30,6 +30,7 @@ class Score:
     positions: Literal["one", "all"]
     bits: Float64[np.ndarray, " n"]  # charged to each image, for the positions that were sent
     label_gap: float | None = None  # what wrong labels cost; None where none were sent
+    label_gap_standard_error: float | None = None
     reason: str = ""  # the first answer that could not be used, in words
     # What the bits/dim are made of: kl + reconstruction + cap, or prior − log_det + cap. What the cap took
     # off stands alone, where it took anything: the diagnosis asks for the others as they were.
@@ -57,10 +58,11 @@ def summary(
     theirs = difference = (None, None)
     if reference is not None:
         theirs, difference = _mean(reference[~control]), _mean((estimate - reference)[~control])
-    gap = None
+    gap = (None, None)
     if control.any():
         excess = estimate if reference is None else estimate - reference
-        gap = float(excess[control].mean() - excess[~control].mean())
+        (wrong, wrong_error), (right, right_error) = _mean(excess[control]), _mean(excess[~control])
+        gap = wrong - right, math.hypot(wrong_error, right_error)
     return Score(
         bits_per_dim=mean,
         standard_error=error,
@@ -72,7 +74,8 @@ def summary(
         failures=failures,
         positions=positions,
         bits=bits,
-        label_gap=gap,
+        label_gap=gap[0],
+        label_gap_standard_error=gap[1],
         reason=reason,
         parts=dict(parts or {}),
     )

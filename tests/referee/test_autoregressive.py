@@ -13,6 +13,7 @@ from dulcourse.referee.autoregressive import freeze, reference_charges, score
 from dulcourse.referee.code import most
 from dulcourse.referee.diagnosis import own_bits_per_dim
 from dulcourse.referee.respondent import Malformed
+from dulcourse.referee.score import summary
 from tests.referee.parties import Answering, Law, frozen_of, honest, local, noise, raster
 
 SHAPE = (1, 2, 3)
@@ -305,3 +306,12 @@ def test_a_model_that_ignores_its_labels_loses_nothing_by_wrong_ones():
     )
     assert result.label_gap == pytest.approx(0.0, abs=1e-9)
     assert result.bits_per_dim == pytest.approx(1 + 1 / 6, abs=1e-6)
+
+
+def test_the_error_of_what_wrong_labels_cost_is_of_both_groups():
+    """A quarter of the images have wrong labels: the gap is less certain than either mean."""
+    draws = rng().standard_normal(4000)
+    control = np.arange(4000) % 4 == 0
+    found = summary(draws, None, draws, failures=0, reason="", control=control)
+    assert found.label_gap_standard_error == pytest.approx(math.sqrt(1 / 1000 + 1 / 3000), rel=0.05)
+    assert abs(found.label_gap) < 3 * found.label_gap_standard_error

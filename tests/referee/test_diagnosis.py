@@ -62,6 +62,7 @@ def scored(bits=1.2, **changes) -> Score:
         "failures": 0,
         "positions": "one",
         "bits": np.full(100, bits),
+        "label_gap_standard_error": 0.02,
     }
     return Score(**(facts | changes))
 
@@ -243,8 +244,9 @@ def test_unusable_answers_come_first_and_labels_last():
     words = explain(score, frozen=raster(SHAPE, 3), claimed=1.2)
     assert words[0].startswith("7 answers could not be used and were charged in full (no answer)")
     assert words[-1].startswith("wrong labels cost +0.310 bits/dim, so the labels are used")
-    (ignored,) = explain(scored(label_gap=0.0005), frozen=raster(SHAPE, 3))
-    assert "the labels are ignored; look at where y enters" in ignored
+    for gap in (0.0005, 0.05, -0.07):  # within three standard errors of the gap, or below
+        (ignored,) = explain(scored(label_gap=gap), frozen=raster(SHAPE, 3))
+        assert "the labels are ignored; look at where y enters" in ignored
 
 
 def test_claims_of_conditional_models_leave_the_price_of_labels_out():

@@ -44,7 +44,7 @@ def _labels(score: Score, price: float) -> list[str]:
     if score.label_gap is None:
         return []
     words = f"wrong labels cost {score.label_gap:+.3f} bits/dim"
-    if abs(score.label_gap) <= max(0.002, 2 * score.standard_error):
+    if score.label_gap <= max(0.002, 3 * score.label_gap_standard_error):
         return [f"{words}: the labels are ignored; look at where y enters logits(x, y)."]
     return [f"{words}, so the labels are used; the score holds {price:.3f} bits/dim for the label itself."]
 
