@@ -163,6 +163,9 @@ class CgroupV2:
             raise
 
     def admit(self, pid: int, kill: Callable[[], None]) -> None:
+        self.admit_too(pid)
+
+    def admit_too(self, pid: int) -> None:
         _write(self._group / "cgroup.procs", pid)
 
     def out_of_memory(self) -> bool:

@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 
 from autograder import seccomp
-from autograder.limits import CgroupV1, CgroupV2, Limits, Watchdog, descendants, proportional_memory, sweep
+from autograder.limits import (
+    CgroupV1,
+    CgroupV2,
+    Enforcer,
+    Limits,
+    Watchdog,
+    descendants,
+    proportional_memory,
+    sweep,
+)
 from dulcourse.errors import InfrastructureError
 
 LIMITS = Limits(memory_gib=0.25, processes=33)
@@ -42,10 +51,19 @@ def test_version_2_gives_each_sandbox_a_child_and_moves_the_grader_into_a_leaf(u
     assert (child / "pids.max").read_text() == "33"
     group.admit(4321, lambda: None)
     assert (child / "cgroup.procs").read_text() == "4321"
+    group.admit_too(4322)
+    assert (child / "cgroup.procs").read_text() == "4322", "one that enters a sandbox from outside"
     (child / "memory.events").write_text("low 0\noom 1\noom_kill 0\n")
     assert not group.out_of_memory()
     (child / "memory.events").write_text("low 0\noom 1\noom_kill 2\n")
     assert group.out_of_memory()
+
+
+def test_every_enforcer_keeps_its_promise():
+    promised = {name for name, value in vars(Enforcer).items() if callable(value) and name[0] != "_"}
+    assert {"admit", "admit_too", "close"} <= promised
+    for kind in (CgroupV1, CgroupV2, Watchdog):
+        assert promised <= set(dir(kind)), kind
 
 
 def test_version_2_leaves_other_peoples_processes_where_they_are(unified: Path):
