@@ -105,7 +105,7 @@ def anchor() -> list[str]:
 
     It is a user of its own, whom no submission can signal or look into.
     """
-    return [*_become(ANCHOR_UID), "sh", "-c", "echo; exec sleep infinity"]
+    return [*_become(ANCHOR_UID), "sh", "-c", "echo; exec sleep infinity >/dev/null 2>&1"]
 
 
 def server_options(*, python: Python, library: Path, threads: int, device: str, limits: Limits) -> list[str]:
