@@ -62,7 +62,7 @@ def main(control: int, folder: Path, library: Path) -> None:
             return
         pid = os.fork()
         if pid == 0:
-            stream.detach()  # its number is closed with the others, and then another's
+            stream.close()  # who waits at the other end is to see when the server is gone
             _session(worker, json.loads(request), descriptors, folder, library)
         stream.send(str(pid).encode())
         for descriptor in descriptors:
@@ -150,7 +150,8 @@ def _look(uid: int) -> None:
     lines = Path("/proc/self/status").read_text().splitlines()
     status = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
     expected = {"Uid": [str(uid)] * 4, "Gid": [str(uid)] * 4, "Groups": [], "NoNewPrivs": ["1"]}
-    expected |= {"Seccomp": ["2"], "NSpid": status["Pid"]}  # as /proc of the innermost namespace has it
+    expected |= {"Seccomp": ["2"], "Threads": ["1"]}  # the filter and most of the rest are a thread's own
+    expected |= {"NSpid": status["Pid"]}  # as /proc of the innermost namespace has it
     expected |= {f"Cap{name}": ["0" * 16] for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
     wrong = {key: status.get(key) for key, value in expected.items() if status.get(key) != value}
     if wrong or os.uname().nodename != "wall" or not os.statvfs("/").f_flag & os.ST_RDONLY:

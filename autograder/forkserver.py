@@ -23,7 +23,7 @@ from dulcourse.errors import InfrastructureError
 
 __all__ = ["ForkServer", "server_for"]
 
-START_SECONDS, FORK_SECONDS = 120.0, 60.0  # slower than this is stuck
+START_SECONDS, FORK_SECONDS, CLOSE_SECONDS = 120.0, 60.0, 5.0  # slower than this is stuck
 
 
 def server_for(library: StagedLibrary, limits: Limits, *, threads: int, device: str):
@@ -47,7 +47,7 @@ class ForkServer:
     ):
         python = python or Python.current()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._lock, self._ready = threading.Lock(), False
+        self._lock, self._ready, self._said = threading.Lock(), False, b""
         around = server_options(
             python=python, library=library.folder, threads=threads, device=device, limits=limits
         )
@@ -61,6 +61,7 @@ class ForkServer:
                 env={},
                 start_new_session=True,
             )
+        os.set_blocking(self._process.stderr.fileno(), False)
 
     def __enter__(self) -> "ForkServer":
         return self
@@ -92,17 +93,25 @@ class ForkServer:
                 return int(self._control.recv(16))
             except (OSError, ValueError) as error:
                 raise InfrastructureError(self._trouble(error)) from error
+            except BaseException:  # the next to ask would take this one's answer for its own
+                self._process.kill()
+                raise
 
     def close(self) -> None:
         """End it. Sessions that were forked go on: they are in their sandboxes."""
         self._control.close()
+        if self._ready:  # it ends by itself, and bubblewrap waits for it, as nobody would if that were killed
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(CLOSE_SECONDS)
         self._process.kill()
         self._process.wait()
         self._process.stderr.close()
 
     def _trouble(self, error: Exception) -> str:
         self._process.kill()
-        said = self._process.stderr.read().decode(errors="replace").strip()[-2000:]
+        with contextlib.suppress(OSError, ValueError):  # nothing more is there, or it was closed
+            self._said += os.read(self._process.stderr.fileno(), 1 << 16)
+        said = self._said.decode(errors="replace").strip()[-2000:]
         return (
             "the process that imports for all sessions does not answer "
             f"({error}): {said or 'it said nothing'}. Run `autograder doctor`."

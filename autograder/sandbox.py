@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from autograder import limits as limits_module
@@ -167,6 +168,10 @@ def launch(
                     uid=user_id(slot),
                     processes=processes,
                 )
+        except OSError as error:  # it was dead before it was let go
+            said = sandbox.said()
+            sandbox.close()
+            raise InfrastructureError(explain(said or str(error))) from error
         except BaseException:
             sandbox.close()
             raise
@@ -195,10 +200,8 @@ def _hold(sandbox: Sandbox, text: bytes) -> None:
     except (ValueError, KeyError, OSError):
         sandbox.process.wait()
         raise InfrastructureError(explain(sandbox.said())) from None
-    try:
+    with _limiting():
         sandbox.enforcer.admit(pid, sandbox.kill)
-    except OSError as error:
-        raise _no_limits(error) from error
 
 
 def _enter(
@@ -217,15 +220,21 @@ def _enter(
     with contextlib.ExitStack() as gate:
         closed, opened = _pipe(gate, gate)
         pid = server.fork(sandbox.pidfd, closed, *lent, uid=uid, processes=processes)
-        try:
+        with _limiting():
             sandbox.enforcer.admit_too(pid)
-        except OSError as error:
-            raise _no_limits(error) from error
         os.write(opened, b"1")
 
 
-def _no_limits(error: OSError) -> InfrastructureError:
-    return InfrastructureError(f"cannot limit the sandbox's memory: {error}; run `autograder doctor`.")
+@contextlib.contextmanager
+def _limiting() -> Iterator[None]:
+    try:
+        yield
+    except ProcessLookupError:
+        raise  # not the limits failed: there was nobody to put under them
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot limit the sandbox's memory: {error}; run `autograder doctor`."
+        ) from error
 
 
 def _launch_unsafe(library: StagedLibrary, limits: Limits, threads: int, python: Python) -> Sandbox:
