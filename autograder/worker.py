@@ -40,12 +40,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 TEXT_LIMIT, IMAGE_LIMIT, IMAGES = 64 << 10, 4 << 20, 8  # what is kept of one cell's output
+LEFT_OUT = ("rfc3987_syntax", "isoduration")
 
 # A notebook that seeds nothing still trains the same model when it is run again; torch's own seed is random.
+# numpy imports its generators only when they are first asked for.
 _SEED = """
 for _name, _seed in ("random", "seed"), ("numpy.random", "seed"), ("torch", "manual_seed"):
-    if _name in __import__("sys").modules:
-        getattr(__import__("sys").modules[_name], _seed)({seed})
+    if _name.partition(".")[0] in __import__("sys").modules:
+        getattr(__import__(_name, fromlist=[_seed]), _seed)({seed})
 del _name, _seed
 """
 
@@ -80,7 +82,7 @@ def main(channel: int, folder: Path, library: Path, processes: int, forked: bool
         gc.enable()
         runner.connect()
     except KernelDeadError:
-        sys.exit(f"the kernel did not start: {kernel.said[-2000:].decode(errors='replace')}")
+        sys.exit(f"the kernel did not start: {kernel.last_words()}")
     link.send({"event": "hello"})
     setup, checkpoints = link.receive()
     runner.set_up(setup, checkpoints)
@@ -96,7 +98,7 @@ def leave_out() -> None:
     """Modules that papermill's own would import and nobody needs: durations, and a grammar in jsonschema's
     format checker that takes longer than everything else together.
     """
-    sys.modules["rfc3987_syntax"] = sys.modules["isoduration"] = None
+    sys.modules.update(dict.fromkeys(LEFT_OUT))
 
 
 def harden(processes: int) -> None:
@@ -170,7 +172,8 @@ class Kernel:
         start = self._fork if forked else self._execute
         self.pid, self._output = start(options, {"PYTHONPATH": str(library)}, group)
         self.said, self.limit, self.flooded = b"", 64 << 20, lambda: None
-        threading.Thread(target=self._drain, daemon=True).start()
+        self._draining = threading.Thread(target=self._drain, daemon=True)
+        self._draining.start()
 
     def _execute(self, options: list[str], environment: dict[str, str], group: bool) -> tuple[int, int]:
         """A fresh interpreter; returns its number and where its output comes from."""
@@ -197,17 +200,18 @@ class Kernel:
             os.dup2(theirs, 1)
             os.dup2(theirs, 2)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            errors = os.dup(2)  # the kernel puts another in its place, which nobody reads when it ends here
             let_be_seen(True)  # as a program that was executed is
             os.environ.update(environment)
             sys.argv = ["-c", *options]
-            for name in ("worker", "__main__"):
+            for name in ("worker", "__main__", *LEFT_OUT):
                 sys.modules.pop(name, None)
             sys.modules["__main__"] = main = type(sys)("__main__")
             exec(_KERNEL, vars(main))
         except SystemExit:
             pass
         except BaseException:
-            traceback.print_exc()
+            os.write(errors, traceback.format_exc().encode(errors="replace"))
         finally:
             os._exit(0)
 
@@ -221,6 +225,11 @@ class Kernel:
         while self.alive() and time.monotonic() < deadline:
             time.sleep(0.02)
         return not self.alive()
+
+    def last_words(self) -> str:
+        """What a kernel that is dead said."""
+        self._draining.join(1)
+        return self.said[-2000:].decode(errors="replace")
 
     def _drain(self) -> None:
         total = 0
