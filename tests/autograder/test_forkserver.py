@@ -302,14 +302,14 @@ def test_a_server_that_hangs_is_given_up_for_all_who_wait(
         except InfrastructureError as error:
             errors.append(str(error))
 
-    threads = [threading.Thread(target=open_one, args=(SLOT + i,)) for i in range(3)]
+    threads = [threading.Thread(target=open_one, args=(SLOT + i,)) for i in range(2)]
     began = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert time.monotonic() - began < 5
-    assert len(errors) == 3
+    assert len(errors) == 2
     assert all("does not answer" in error for error in errors)
 
 
