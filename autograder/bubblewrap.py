@@ -250,7 +250,8 @@ _CURES: tuple[tuple[Callable[[str], bool], str], ...] = (
     (
         lambda said: "No permissions to create" in said or "Operation not permitted" in said,
         "namespaces are forbidden here, as in a container with Docker's default profile; start it with "
-        "`--security-opt seccomp=unconfined --security-opt apparmor=unconfined --cap-add SYS_ADMIN`, or, "
+        "`--security-opt seccomp=unconfined --security-opt apparmor=unconfined --cap-add SYS_ADMIN "
+        "--cap-add NET_ADMIN`, or, "
         "outside one, `sudo sysctl kernel.unprivileged_userns_clone=1`.",
     ),
 )

@@ -10,6 +10,7 @@ every session imports for itself.
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -27,8 +28,9 @@ START_SECONDS, FORK_SECONDS, CLOSE_SECONDS = 120.0, 60.0, 5.0  # slower than thi
 
 
 def server_for(library: StagedLibrary, limits: Limits, *, threads: int, device: str):
-    """A server to enter in a `with` block, where this user may have one; else None is entered."""
-    if os.geteuid() != 0:
+    """A server to enter in a `with` block, where user and kernel allow one; else None is entered."""
+    kernel = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+    if os.geteuid() != 0 or kernel < (5, 8):  # since when one call enters all namespaces of a process
         return contextlib.nullcontext()
     return ForkServer(library, limits, threads=threads, device=device)
 
@@ -73,6 +75,11 @@ class ForkServer:
     def pid(self) -> int:
         """Of the server."""
         return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be asked."""
+        return self._process.poll() is None
 
     def fork(
         self, inside: int, gate: int, channel: int, errors: int, rules: int, *, uid: int, processes: int

@@ -245,7 +245,13 @@ def _sandboxes(desk: Desk, threads: int) -> Iterator[OpenSession]:
         stage(desk.rubric.withheld, problems=problems) as library,
         server_for(library, limits, **settings) as server,
     ):
-        yield lambda slot: Session(library=library, limits=limits, slot=slot, server=server, **settings)
+
+        def open_session(slot: int) -> Session:
+            # Should the server die, it costs one submission its turn, and the others some time.
+            warm = server if server and server.alive else None
+            return Session(library=library, limits=limits, slot=slot, server=warm, **settings)
+
+        yield open_session
 
 
 def _with_progress(desk: Desk, tasks: list[Task], slots: int, do: Callable[[Task, int], Any]) -> list[str]:

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from autograder import forkserver, limits, sandbox
+from autograder import forkserver, grading, limits, sandbox
+from autograder import library as staging
 from autograder.forkserver import ForkServer
 from autograder.library import StagedLibrary
 from autograder.limits import Limits, Watchdog
@@ -390,3 +392,28 @@ def test_a_server_ends_by_itself_and_leaves_no_dead_process(library: StagedLibra
     mortal.close()
     assert not Path(f"/proc/{pid}").exists()
     mortal.close()
+
+
+def test_when_the_server_is_dead_a_batch_goes_on_without_it(
+    mortal: ForkServer, library: StagedLibrary, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(forkserver, "server_for", lambda *_, **__: contextlib.nullcontext(mortal))
+    monkeypatch.setattr(staging, "stage", lambda *_, **__: contextlib.nullcontext(library))
+    rubric = SimpleNamespace(problems=(), withheld=())
+    tier, batch = SimpleNamespace(memory_gib=0.5), SimpleNamespace(device="cpu")
+    desk = SimpleNamespace(rubric=rubric, tier=tier, batch=batch)
+    with grading._sandboxes(desk, 1) as open_session:
+        with open_session(SLOT) as session:
+            assert run(session, "1").verdict is Verdict.graded
+        os.kill(python_of(mortal), signal.SIGKILL)
+        mortal._process.wait()
+        with open_session(SLOT) as session:
+            assert run(session, "1").verdict is Verdict.graded
+
+
+def test_an_older_kernel_executes_every_session(library: StagedLibrary, monkeypatch: pytest.MonkeyPatch):
+    about = os.uname()
+    old = os.uname_result((about[0], about[1], "5.4.0-150-generic", about[3], about[4]))
+    monkeypatch.setattr(os, "uname", lambda: old)
+    with forkserver.server_for(library, LIMITS, threads=1, device="cpu") as server:
+        assert server is None
