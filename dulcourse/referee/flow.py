@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from dulcourse.flows.base import Flow
 from dulcourse.referee import bitsback
@@ -42,6 +42,7 @@ Images = Int64[np.ndarray, "n C H W"]
 SIGMA = 1e-4  # in data units: −log p(y) to 0.0002 bits/dim, where single precision still tells y from ŷ
 SLOPES = 1e12  # the largest entry of a Jacobian that is taken at its word
 FINE = 2**32  # u is one of so many numbers in [0, 1)
+ROUNDING = 1e-9  # a pivot smaller than this, against the largest entry, is not known to many digits
 BATCH = 256  # images that the reference is asked about at once
 
 
@@ -53,6 +54,8 @@ class Asked:
     z0: Float64[np.ndarray, "n D"]
     spread: Float64[np.ndarray, "n D D"]
     log_det: Float64[np.ndarray, " n"]  # as claimed, nats (or NaN): compared after scoring, never used
+    volume: Float64[np.ndarray, " n"]  # log|det J| before any clamp; NaN where rounding decides it
+    flat: Bool[np.ndarray, " n"]  # where J is so small that `spread` had to be larger
     failures: int = 0
     reason: str = ""
     lost: bool = False  # nothing came that could be used: every image has failed
@@ -92,8 +95,9 @@ def ask_first(
             respondent, f"{name}.forward", {"x": images + u}, specs, dims * (dims + 2), order
         )
     except Malformed as error:
-        none = np.zeros((n, dims))
-        return Asked(u, none, np.tile(np.eye(dims), (n, 1, 1)), np.zeros(n), n, str(error), lost=True)
+        none, eye = np.zeros((n, dims)), np.tile(np.eye(dims), (n, 1, 1))
+        unknown, flat = np.full(n, np.nan), np.zeros(n, bool)
+        return Asked(u, none, eye, np.zeros(n), unknown, flat, n, str(error), lost=True)
     return _made_safe(u, answer["z"], answer["jacobian"], answer["log_det"])
 
 
@@ -104,21 +108,29 @@ def _made_safe(u: np.ndarray, z: np.ndarray, jacobian: np.ndarray, log_det: np.n
     reason = f"{bad.sum()} answers of forward held numbers that are not finite" if bad.any() else ""
     z0 = bitsback.clamped(z, bad, bitsback.MEANS)
     told = np.where(np.isfinite(log_det), np.clip(log_det, -SLOPES, SLOPES), np.nan)
-    return Asked(u, z0, _triangle(jacobian), told, int(bad.sum()), reason)
+    triangle = np.linalg.qr(jacobian.swapaxes(1, 2), mode="r").swapaxes(1, 2)
+    return Asked(u, z0, _spread(triangle), told, *_slopes(triangle, bad), int(bad.sum()), reason)
 
 
-def _triangle(jacobian: Float64[np.ndarray, "n D D"]) -> Float64[np.ndarray, "n D D"]:
+def _spread(triangle: Float64[np.ndarray, "n D D"]) -> Float64[np.ndarray, "n D D"]:
     """σΛ of Jᵀ = QU, Λ = Uᵀ: lower triangular, its diagonal between e^±15 and its entries within ±1e6."""
-    spread = np.clip(
-        SIGMA * np.linalg.qr(jacobian.swapaxes(1, 2), mode="r").swapaxes(1, 2),
-        -bitsback.MEANS,
-        bitsback.MEANS,
-    )
+    spread = np.clip(SIGMA * triangle, -bitsback.MEANS, bitsback.MEANS)
     i = np.arange(spread.shape[1])
     diagonal = spread[:, i, i]
     scale = math.exp(bitsback.LOG_SCALES)
     spread[:, i, i] = np.where(diagonal < 0, -1.0, 1.0) * np.clip(np.abs(diagonal), 1 / scale, scale)
     return spread
+
+
+def _slopes(
+    triangle: Float64[np.ndarray, "n D D"], bad: Bool[np.ndarray, " n"]
+) -> tuple[Float64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """log|det J| and where J is flat, for the diagnosis: `_spread` has lost both to its clamps."""
+    diagonal = np.abs(np.einsum("nii->ni", triangle))
+    least, largest = diagonal.min(axis=1), np.abs(triangle).max(axis=(1, 2))
+    known = ~bad & (least > ROUNDING * largest) & (largest < SLOPES)
+    volume = np.log(np.where(known[:, None], diagonal, np.nan)).sum(axis=1)
+    return volume, ~bad & (SIGMA * least < math.exp(-bitsback.LOG_SCALES))
 
 
 def score(

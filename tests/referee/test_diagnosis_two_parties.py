@@ -10,6 +10,7 @@ from safetensors.numpy import save
 from torch import nn
 
 from dulcourse.flows.base import Flow, Transform
+from dulcourse.flows.mixture_cdf import MixtureCDF, MixtureMap
 from dulcourse.latent.base import LatentModel, gaussian_kl, gaussian_log_prob
 from dulcourse.likelihood import log_prob
 from dulcourse.referee import flow, latent
@@ -83,6 +84,25 @@ class RoughInverse(Couplings):
         return (x * 1000).round() / 1000, log_det
 
 
+class Contracting(Couplings):
+    """As after training with a sign that rewards it: z is next to 0, and every scale at its bound."""
+
+    def forward(self, x):
+        z, log_det = super().forward(x)
+        return z * math.exp(-8), log_det + 8 * D
+
+    def inverse(self, z):
+        return super().inverse(z * math.exp(8))
+
+
+class Rounded(Couplings):
+    """Right up to the digits that it keeps."""
+
+    def forward(self, x):
+        z, log_det = super().forward(x)
+        return z + ((z * 2e4).round() / 2e4 - z).detach(), log_det
+
+
 def own(make):
     """A flow whose log_prob is another function of z and log_det."""
 
@@ -109,6 +129,19 @@ def told(total):
     return lambda: Flow(with_total(total), SHAPE, LEVELS)
 
 
+def scaling(factor):
+    """Exact, whatever the factor is."""
+
+    class Scaling(Transform):
+        def forward(self, x):
+            return (x - 3.5) * factor, torch.full((len(x),), D * math.log(factor), dtype=x.dtype)
+
+        def inverse(self, z):
+            return z / factor + 3.5, torch.full((len(z),), -D * math.log(factor), dtype=z.dtype)
+
+    return Scaling()
+
+
 FLOWS = {
     "the sign of the log-determinant": (told(lambda s, r: -true_total(s, r)), "the sign is wrong"),
     "the sign of one layer": (
@@ -125,6 +158,18 @@ FLOWS = {
     "in bits": (told(lambda s, r: true_total(s, r) / LN2), "it is in bits"),
     "no log₂ L": (told(lambda s, r: s.sum(1) + r.sum(1)), "which is log₂ 8 bits/dim"),
     "a constant": (told(lambda s, r: true_total(s, r) + 5.0), "off by +5.000 for every image"),
+    "a factor of 0.9": (
+        told(lambda s, r: true_total(s, r) - D * math.log(0.9)),
+        "a constant scaling is left out (by 0.9 if it is of all 16 dimensions)",
+    ),
+    "the sign of x/L": (
+        told(lambda s, r: true_total(s, r) + 2 * D * math.log(LEVELS)),
+        "is −16 · log 8, not +",
+    ),
+    "x/L twice": (told(lambda s, r: true_total(s, r) - D * math.log(LEVELS)), "of x/8 is counted twice"),
+    "the kept half": (told(lambda s, r: true_total(s, r) + 60.0), "(the kept half of a coupling)"),
+    "paid for contracting": (plain(lambda: Contracting()), "log_det does not charge for contracting"),
+    "one layer's slope": (told(lambda s, r: r.sum(1) - 60.0), "compare each layer's log_det"),
     "not finite": (told(lambda s, r: true_total(s, r) / 0), "log_det of forward is not finite for"),
     "an inverse in the wrong order": (plain(WrongInverse), "do not undo each other"),
     "an inverse of few digits": (plain(RoughInverse), "needs more steps, or float32 is used inside"),
@@ -135,6 +180,8 @@ FLOWS = {
         "averages the prior over the 16 dimensions",
     ),
     "a minus": (own(lambda z, d: standard(z) - d), "log_prob subtracts the log-determinant"),
+    "few digits": (plain(Rounded), "not every x comes back to 0.0001 levels"),
+    "z without end": (plain(lambda: scaling(1e8)), "z of forward is 1e+06 or more for"),
 }
 
 
@@ -166,6 +213,46 @@ def test_of_a_flow_without_mistakes_nothing_is_said(sampled):
     assert said.words == []
     assert said.own_bits_per_dim == pytest.approx(uncapped(found), abs=1e-3)
     assert said.matrix is None
+
+
+ONLY = {
+    "the kept half": ("sign", "left out"),
+    "a factor of 0.9": ("sign", "kept half"),
+    "paid for contracting": ("kept half",),
+    "one layer's slope": ("sign",),
+}
+
+
+@pytest.mark.parametrize(("mistake", "others"), ONLY.items(), ids=ONLY)
+def test_no_other_cause_is_named(mistake, others, sampled):
+    said, _ = of_flow(FLOWS[mistake][0](), sampled)
+    (only,) = said.words
+    assert not [other for other in others if other in only]
+
+
+def spiky(log_scale, components):
+    """A correct density of narrow logistics, the mean of each between two integers."""
+    mixture = MixtureMap(components, "logistic", low=0.0, high=float(LEVELS), bound=8.0)
+    transform = MixtureCDF(SHAPE, mixture)
+    with torch.no_grad():
+        transform.theta[..., 2 * components :].fill_(8 * math.atanh(log_scale / 8))
+    return Flow(transform, SHAPE, LEVELS)
+
+
+@pytest.mark.parametrize("log_scale", [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0, -7.99])
+@pytest.mark.parametrize("components", [2, LEVELS])
+def test_a_correct_flow_with_spikes_is_told_nothing_wrong(log_scale, components, sampled):
+    """Where its density is all but nil, neither autograd nor an inverse has digits left."""
+    said, _ = of_flow(spiky(log_scale, components), sampled)
+    assert all("forward is so flat" in words for words in said.words)
+    if log_scale <= -4:
+        assert said.words
+
+
+@pytest.mark.parametrize("factor", [1e-5, 5e-4, 2e-3, 1e-2, 1.0, 1e3])
+def test_a_correct_scaling_is_told_nothing_wrong(factor, sampled):
+    said, _ = of_flow(Flow(scaling(factor), SHAPE, LEVELS), sampled)
+    assert [("so flat" in words) for words in said.words] == [True] * (factor < 0.003)
 
 
 def uncapped(score):
@@ -201,8 +288,26 @@ def test_answers_that_are_not_finite_are_said_first(sampled):
             x[::2] = torch.nan
             return x, log_det
 
-    said, _ = of_flow(Flow(Broken(), SHAPE, LEVELS), sampled)
-    assert said.words[0].startswith("80 answers could not be used and were charged in full")
+    said, _ = of_flow(Flow(Broken(), SHAPE, LEVELS), sampled, claimed=prior_alone)
+    (only,) = said.words
+    assert only.startswith("80 answers could not be used and were charged in full")
+
+
+def prior_alone(score):
+    return score.parts["prior"]
+
+
+def test_what_failed_in_forward_is_not_held_against_its_log_det(sampled):
+    class Broken(Couplings):
+        def forward(self, x):
+            z, log_det = super().forward(x)
+            return z * torch.where(torch.arange(len(x)) % 2 == 0, torch.nan, 1.0)[
+                :, None, None, None
+            ], log_det
+
+    said, _ = of_flow(Flow(Broken(), SHAPE, LEVELS), sampled, claimed=prior_alone)
+    (only,) = said.words
+    assert only.startswith("80 answers could not be used and were charged in full")
 
 
 # Latent-variable models

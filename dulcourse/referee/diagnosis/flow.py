@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float64
 
-from dulcourse.referee.bitsback import log_normal
+from dulcourse.referee.bitsback import LOG_SCALES, MEANS, log_normal
 from dulcourse.referee.diagnosis.claims import figure, judged, unusable
 from dulcourse.referee.flow import SIGMA, Asked
 from dulcourse.referee.frozen import Frozen
@@ -16,6 +16,8 @@ __all__ = ["explain"]
 
 Nats = Float64[np.ndarray, " n"]
 SLACK = 0.002  # bits/dim by which two figures for the same images may differ
+DEARER = 0.05  # bits/dim that jumps of a density may cost on the way to z and back
+SHRUNK = 0.1  # a mean of z² far below that of N(0, I)
 
 
 def explain(
@@ -27,45 +29,61 @@ def explain(
     own: Nats | None = None,
 ) -> list[str]:
     """What the figures say, most useful first: unusable answers, a false log-determinant, an inverse that is
-    none, another prior, other units.
+    none, another prior, a map without slope, other units.
 
     `own` is the model's own log p(x + u), in nats, for the images and noise in `asked`.
     """
     words = unusable(score, "make forward(x) and inverse(z) finite, with z of shape [batch, D]")
     if asked.lost:
         return words
+    bits = None if own is None else float(-own.mean() / (frozen.dims * math.log(2)))
+    far = _far(asked)
+    if far:
+        return words + far  # all other figures are of a z that was not meant
     with np.errstate(all="ignore"):  # numbers of any size may have been answered
-        found = _log_det(asked, frozen) + _inverse(score)
+        found = _log_det(asked, frozen)
+        found += _inverse(score, asked, bool(found)) if not score.failures else []
         found += _prior(asked, own, frozen) if own is not None and not found else []
-    if claimed is not None and not found:
-        more = _mistakes(score.parts, frozen) if {"prior", "log_det"} <= set(score.parts) else {}
-        honest = score.bits_per_dim if own is None else -own.mean() / (frozen.dims * math.log(2))
-        # What a model says of itself is not capped.
-        uncapped = replace(score, bits_per_dim=float(honest))
-        found = [judged(claimed, uncapped, frozen.dims, frozen.levels, float(honest), more)]
+        found += _flat(asked) if not found else []
+        found += _dearer(score, bits) if not found else []
+    # What failed is in the score and in its parts: no mistake explains a claim beside them.
+    if claimed is not None and not found and not score.failures:
+        found = [_claim(claimed, score, frozen, bits)]
     return words + found
+
+
+def _claim(claimed: float, score: Score, frozen: Frozen, own: float | None) -> str:
+    """A claim beside what the model says of itself, which is not capped, or beside the score."""
+    honest = score.bits_per_dim if own is None else own
+    uncapped = replace(score, bits_per_dim=honest)
+    more = _mistakes(score.parts, frozen) if score.parts else {}
+    return judged(claimed, uncapped, frozen.dims, frozen.levels, honest, more)
+
+
+def _far(asked: Asked) -> list[str]:
+    cut = int((np.abs(asked.z0) >= MEANS).any(axis=1).sum())
+    return [f"z of forward is {MEANS:g} or more for {cut} images, and was cut off there."] if cut else []
 
 
 def _log_det(asked: Asked, frozen: Frozen) -> list[str]:
     """The log-determinant that forward returned against that of the Jacobian that came with it."""
-    told, true = asked.log_det, log_det_of(asked)
-    if not np.isfinite(told).all():
-        return [f"log_det of forward is not finite for {int((~np.isfinite(told)).sum())} images; log(0)?"]
-    if np.abs(told - true).mean() <= SLACK * frozen.dims * math.log(2):
+    finite = np.isfinite(asked.log_det)
+    if not finite.all():
+        return [f"log_det of forward is not finite for {int((~finite).sum())} images; log(0)?"]
+    known = np.isfinite(asked.volume)
+    if known.mean() < 0.25:
+        return []
+    told, true, z = asked.log_det[known], asked.volume[known], asked.z0[known]
+    # A correct log_det has more digits than autograd where a density is all but nil: few images are no proof.
+    if np.quantile(np.abs(told - true), 0.9) <= SLACK * frozen.dims * math.log(2):
         return []
     return [
         f"log_det of forward is {figure(told.mean())} nats on average where its Jacobian has "
-        f"{figure(true.mean())}: {_pattern(told, true, frozen)}."
+        f"{figure(true.mean())}: {_pattern(told, true, z, frozen)}."
     ]
 
 
-def log_det_of(asked: Asked) -> Nats:
-    """log|det J| of the Jacobians in `asked`, nats."""
-    D = asked.z0.shape[1]
-    return np.log(np.abs(np.einsum("nii->ni", asked.spread))).sum(axis=1) - D * math.log(SIGMA)
-
-
-def _pattern(told: Nats, true: Nats, frozen: Frozen) -> str:
+def _pattern(told: Nats, true: Nats, z: np.ndarray, frozen: Frozen) -> str:
     D = frozen.dims
     if not told.any():
         return "it is zero throughout; return the sum of the layers' log-determinants"
@@ -79,22 +97,41 @@ def _pattern(told: Nats, true: Nats, frozen: Frozen) -> str:
     for factor, words in factors.items():
         if _alike(told, factor * true, true):
             return words
-    offset = (told - true).mean()
-    if _alike(told, true + offset, true):
-        if math.isclose(offset, D * math.log(frozen.levels), rel_tol=0.01):
-            return (
-                f"it is {D} · log {frozen.levels} too large: x is divided by {frozen.levels} without its "
-                f"log-determinant, which is log₂ {frozen.levels} bits/dim"
-            )
+    if (z**2).mean() < SHRUNK and told.mean() > true.mean():
         return (
-            f"it is off by {offset:+.3f} for every image: a constant scaling that is left out, the sign of "
-            "some layer, or scales counted where they are not applied (the kept half of a coupling)"
+            "z has shrunk to 0, the mode of N(0, I), because log_det does not charge for contracting: the "
+            "sign of some layer is wrong, or its scales are averaged or left out where they are to be summed"
         )
-    if _ratio(told, true) < 0:
-        return "the sign of some layer is wrong; forward returns log|det ∂z/∂x|, inverse its negative"
+    offset = float((told - true).mean())
+    if _alike(told, true + offset, true):
+        return _constant(offset, D, frozen.levels)
     if 0.35 <= _ratio(told, true) <= 0.65:
         return f"about half is missing; sum over all {D} dimensions and all layers"
     return "compare each layer's log_det with its autograd Jacobian; the first that differs is the one"
+
+
+def _constant(offset: float, D: int, levels: int) -> str:
+    """What a log_det that is off by the same amount for every image has forgotten, or counts for nothing."""
+    each, range_ = offset / D, math.log(levels)
+    known = {
+        range_: f"it is {D} · log {levels} too large: x is divided by {levels} without its log-determinant, "
+        f"which is log₂ {levels} bits/dim",
+        2 * range_: f"it is 2 · {D} · log {levels} too large: the log-determinant of x/{levels} is "
+        f"−{D} · log {levels}, not +",
+        -range_: f"it is {D} · log {levels} too small: the log-determinant of x/{levels} is counted twice",
+    }
+    for value, words in known.items():
+        if math.isclose(each, value, rel_tol=1e-3):
+            return words
+    left_out = f"a constant scaling is left out (by {math.exp(-each):.4g} if it is of all {D} dimensions)"
+    kept_half = "scales are counted where they are not applied (the kept half of a coupling)"
+    if D == 1 or each < math.log(
+        2
+    ):  # training drives scales that cost nothing to their bounds, far beyond this
+        causes = left_out
+    else:
+        causes = kept_half if each > range_ else f"{kept_half}, or {left_out}"
+    return f"it is off by {offset:+.3f} for every image: {causes}"
 
 
 def _ratio(told: Nats, true: Nats) -> float:
@@ -105,15 +142,44 @@ def _alike(a: Nats, b: Nats, scale: Nats) -> bool:
     return bool(np.abs(a - b).mean() <= 0.01 * max(1e-6, np.abs(scale).mean()))
 
 
-def _inverse(score: Score) -> list[str]:
+def _inverse(score: Score, asked: Asked, wrong_log_det: bool) -> list[str]:
     miss = score.parts.get("round_trip")
     if miss is None or miss <= 1.5:  # one σ is what the referee's own noise makes of an exact inverse
         return []
+    if asked.flat.mean() > 0.25 and not (wrong_log_det and miss > 1000):
+        return []  # where a map is flat, no inverse finds x again
     words = f"inverse(forward(x)) misses x by {miss * SIGMA:.2g} levels"
     if miss <= 100:
         return [f"{words}: an inverse by bisection needs more steps, or float32 is used inside."]
+    words += ": forward and inverse do not undo each other; check the layers one by one, in reverse order"
+    if wrong_log_det:
+        words += " (a layer whose network sees what it is to transform breaks its inverse and its log_det)"
+    elif miss <= 1000:
+        words += " (an inverse by bisection may need more steps)"
+    return [f"{words}."]
+
+
+def _flat(asked: Asked) -> list[str]:
+    many, least = int(asked.flat.sum()), math.exp(-LOG_SCALES) / SIGMA
+    if many <= 0.1 * len(asked.flat):
+        return []
     return [
-        f"{words}: forward and inverse do not undo each other; check the layers one by one, in reverse order."
+        f"around {many} of {len(asked.flat)} images forward is so flat (a slope below {least:.2g}) that z "
+        "hardly tells where x was, and no inverse finds it again: a density with spikes narrower than the "
+        "noise u, or z scaled down too far."
+    ]
+
+
+def _dearer(score: Score, own: float | None) -> list[str]:
+    """What has been charged beyond −log p(x + u) of a model whose figures agree with each other."""
+    if own is None or score.failures or not score.parts:
+        return []
+    measured = score.parts["prior"] - score.parts["log_det"]
+    if measured - own <= DEARER * max(1.0, abs(own)):
+        return []
+    return [
+        f"by way of z and back images cost {figure(measured)} bits/dim where log_prob says {figure(own)}: "
+        f"not every x comes back to {SIGMA:g} levels; is something rounded inside, or too steep for it?"
     ]
 
 
