@@ -241,7 +241,8 @@ def test_claims_are_held_against_what_was_measured(claimed, own, words):
 
 def test_unusable_answers_come_first_and_labels_last():
     score = scored(failures=7, reason="no answer", label_gap=0.31)
-    words = explain(score, frozen=raster(SHAPE, 3), claimed=1.2)
+    words = explain(score, frozen=raster(SHAPE, 3), claimed=1.2, own=0.6)
+    assert len(words) == 2  # nothing of figures in which the failures are
     assert words[0].startswith("7 answers could not be used and were charged in full (no answer)")
     assert words[-1].startswith("wrong labels cost +0.310 bits/dim, so the labels are used")
     for gap in (0.0005, 0.05, -0.07):  # within three standard errors of the gap, or below

@@ -1,6 +1,7 @@
 """Flows and latent-variable models that went wrong in the usual ways: each mistake is planted and named."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,12 +15,13 @@ from dulcourse.flows.mixture_cdf import MixtureCDF, MixtureMap
 from dulcourse.latent.base import LatentModel, gaussian_kl, gaussian_log_prob
 from dulcourse.likelihood import log_prob
 from dulcourse.referee import flow, latent
-from dulcourse.referee.diagnosis import diagnose
+from dulcourse.referee.diagnosis import diagnose, units
+from dulcourse.referee.diagnosis.latent import explain
 from dulcourse.referee.respondent import LocalRespondent
 
 SHAPE, LEVELS, D, LATENTS = (1, 4, 4), 8, 16, 3
 CHECKPOINT = save({"weight": np.zeros(1)})
-LN2 = math.log(2)
+LN2, LN_2PI = math.log(2), math.log(2 * math.pi)
 
 
 class Couplings(Transform):
@@ -378,6 +380,27 @@ def weighing(make):
     return Own
 
 
+class Broad(Coder):
+    """Draws z from much more than the posterior, so that σ² and σ are far apart."""
+
+    def encode(self, x):
+        mean, log_std = super().encode(x)
+        return mean, log_std + 1.0
+
+
+def at_z(make, model=Coder):
+    """A model whose log_weight is another function of log p(x | z), log p(z), log q(z | x) and log σ at z."""
+
+    class Own(model):
+        def log_weight(self, x, noise):
+            mean, log_std = self.encode(x)
+            z = mean + log_std.exp() * noise
+            log_q = gaussian_log_prob(noise) - log_std.sum(1)
+            return make(log_prob(self.decode(z), x), gaussian_log_prob(z), log_q, log_std.sum(1))
+
+    return Own
+
+
 @pytest.fixture(scope="module")
 def drawn():
     return Coder().sample(250, generator=torch.Generator().manual_seed(0)).numpy()
@@ -400,6 +423,18 @@ MODELS = {
     "KL added": (weighing(lambda r, k: r + k), "the KL term has the wrong sign"),
     "KL averaged": (weighing(lambda r, k: r - k / LATENTS), "the KL term was averaged over the 3 latents"),
     "likelihood averaged": (weighing(lambda r, k: r / D - k), "the log-likelihood was averaged"),
+    "KL divided by D": (weighing(lambda r, k: r - k / D), "the KL term was divided by the 16 dimensions"),
+    "q without σ": (at_z(lambda r, p, q, s: r + p - (q + s)), "log q(z | x) lacks −log σ of each latent"),
+    "q without 2π": (
+        at_z(lambda r, p, q, s: r + p - (q + LATENTS * LN_2PI / 2)),
+        "log q(z | x) lacks −½ log 2π of each latent",
+    ),
+    "p without 2π": (
+        at_z(lambda r, p, q, s: r + (p + LATENTS * LN_2PI / 2) - q),
+        "log p(z) lacks −½ log 2π of each latent",
+    ),
+    "no p": (at_z(lambda r, p, q, s: r - q), "log p(z) was left out"),
+    "no q": (at_z(lambda r, p, q, s: r + p, Broad), "log q(z | x) was left out"),
     "something else": (
         weighing(lambda r, k: 1.5 * r - 3.1 * k),
         "is it log p(z) + log p(x | z) − log q(z | x)",
@@ -433,7 +468,9 @@ BOUNDS = {
     "minus KL": (lambda r, k: r - k, "the KL term has the wrong sign"),
     "mean KL": (lambda r, k: r + k / LATENTS, "averaged over the 3 latents"),
     "mean likelihood": (lambda r, k: r / D + k, "the log-likelihood was averaged over the dimensions"),
+    "KL over D": (lambda r, k: r + k / D, "the KL term was divided by the 16 dimensions"),
     "KL alone": (lambda r, k: k, "this is the KL term alone"),
+    "a sum over a batch": (lambda r, k: 300 * r + k, "is it a sum where a mean is meant?"),
 }
 
 
@@ -444,12 +481,58 @@ def test_the_claim_of_a_latent_variable_model_is_explained(claim, words, drawn):
     assert words in only
 
 
-def test_log_variance_in_the_kl_term_alone_is_named(drawn):
-    """The bound draws with exp(log_std) and computes KL as if log_std were log σ²."""
+FORMULAS = {
+    "log σ was taken for log σ² in the KL term": lambda m, s: 0.5 * (m**2 + s.exp() - 1 - s),
+    "σ stands for σ² in the KL term": lambda m, s: 0.5 * (m**2 + s.exp() - 1) - s,
+    "½ log σ stands for log σ in the KL term": lambda m, s: 0.5 * (m**2 + (2 * s).exp() - 1 - s),
+    "log σ was left out of the KL term": lambda m, s: 0.5 * (m**2 + (2 * s).exp() - 1),
+}
+
+
+@pytest.mark.parametrize(("words", "formula"), FORMULAS.items(), ids=FORMULAS)
+def test_a_mistake_in_the_formula_of_the_kl_term_is_named(words, formula, drawn):
+    """The bound draws with exp(log_std), and its KL term is another one."""
     mean, log_std = (a.detach().double() for a in Coder().encode(torch.from_numpy(drawn)))
-    wrong = float(0.5 * (mean**2 + log_std.exp() - 1 - log_std).sum(1).mean() / (D * LN2))
-    said, _ = of_latent(Coder(), drawn, claimed=lambda score: score.parts["reconstruction"] + wrong)
-    assert "log σ was taken for log σ² in the KL term" in said.words[0]
+    wrong = float(formula(mean, log_std).sum(1).mean() / (D * LN2))
+    frozen = latent.freeze(CHECKPOINT, SHAPE, LEVELS, LATENTS)
+    score = replace(of_latent(Coder(), drawn)[1], standard_error=0.0)  # as if measured on very many images
+    claimed = score.parts["reconstruction"] + wrong
+    (only,) = explain(
+        score, frozen=frozen, asked=latent.Asked(mean.numpy(), log_std.numpy()), claimed=claimed
+    )
+    assert words in only
+
+
+def test_mistakes_that_lead_to_the_same_claim_are_both_named():
+    """Where z follows the prior on average, the KL term without log σ is nothing."""
+    said = units(1.1, 1.3, 16, 8, more={"this": 1.1, "that": 1.102, "a third": 1.2})
+    assert said.endswith("where the referee finds 1.3: this; or: that.")
+
+
+def test_a_claim_that_repeats_a_wrong_log_weight_is_not_explained_again(drawn):
+    model = weighing(lambda r, k: 1.5 * r - 3.1 * k)()
+    alone, _ = of_latent(model, drawn)
+    said, _ = of_latent(model, drawn, claimed=alone.own_bits_per_dim)
+    assert said.words == alone.words
+    assert len(said.words) == 1
+
+
+def test_no_mistake_is_named_where_answers_could_not_be_used(drawn):
+    class Broken(Coder):
+        def decode(self, z):
+            logits = super().decode(z)
+            logits[::2, :, :, :2] = torch.nan
+            return logits
+
+    class Unsure(Coder):
+        def encode(self, x):
+            mean, log_std = super().encode(x)
+            return mean.index_fill(0, torch.arange(0, len(x), 2), torch.nan), log_std
+
+    for model in (Broken(), Unsure()):
+        said, _ = of_latent(model, drawn, claimed=lambda score: score.parts["reconstruction"])
+        (only,) = said.words
+        assert "answers could not be used and were charged in full" in only
 
 
 def test_too_narrow_a_posterior_is_not_taken_for_log_variance(drawn):
@@ -460,7 +543,16 @@ def test_too_narrow_a_posterior_is_not_taken_for_log_variance(drawn):
             mean, log_std = super().encode(x)
             return mean, log_std - 1.5
 
+    class Wide(Coder):
+        def encode(self, x):
+            mean, log_std = super().encode(x)
+            return mean, (log_std - 1.5) / 2
+
     said, _ = of_latent(Narrow(), drawn)
+    assert not any("log σ²" in words for words in said.words)
+    # Nor for a claim that happens to be what the wider one costs: log_weight says how z is drawn.
+    wide = of_latent(Wide(), drawn)[0].own_bits_per_dim
+    said, _ = of_latent(Narrow(), drawn, claimed=wide)
     assert not any("log σ²" in words for words in said.words)
 
 

@@ -4,6 +4,7 @@
 |---|---|
 | `matrix` | every output of an autoregressive model against every input |
 | `claims` | what a model and its notebook say of themselves |
+| `terms` | what a bound becomes by mistakes with its terms |
 | `autoregressive`, `flow`, `latent` | the commonest mistakes of each family, named |
 """
 
@@ -95,12 +96,22 @@ def _flow(respondent, name, frozen, score, images, asked: flows.Asked, claimed) 
 
 def _latent(respondent, name, frozen, score, images, asked: latents.Asked, claimed, generator) -> Diagnosis:
     noise = generator.standard_normal((len(images), frozen.latents))
-    own = _unless_malformed(lambda: own_bits_per_dim(respondent, name, images, noise=noise))
+    own = _unless_malformed(lambda: own_log_prob(respondent, name, images, noise=noise))
+    weights = (
+        own
+        if own is None
+        else _unless_malformed(
+            lambda: latent.log_weights(respondent, name, frozen, asked, images, own, noise)
+        )
+    )
     scales = _unless_malformed(
         lambda: latent.other_scales(respondent, name, frozen, asked, images, generator)
     )
-    words = latent.explain(score, frozen=frozen, asked=asked, claimed=claimed, own=own, scales=scales)
-    return Diagnosis(words, own)
+    bits = None if own is None else _bits(own, frozen)
+    words = latent.explain(
+        score, frozen=frozen, asked=asked, claimed=claimed, own=bits, weights=weights, scales=scales
+    )
+    return Diagnosis(words, bits)
 
 
 def _bits(nats: np.ndarray, frozen: Frozen) -> float:

@@ -26,13 +26,14 @@ def explain(
     words = unusable(score, "make logits(x) finite and of shape [batch, levels, C, H, W]")
     leak = None if matrix is None else _leak(matrix, frozen)
     words += [leak] if leak else []
-    if own is not None and not leak and abs(own - blind.bits_per_dim) > tolerance(score):
+    sound = not leak and not score.failures  # else what is wrong is in every figure
+    if own is not None and sound and abs(own - blind.bits_per_dim) > tolerance(score):
         words.append(
             f"the model's own log_prob says {figure(own)} bits/dim of images that cost "
             f"{blind.bits_per_dim:.3f} blind: log_prob and logits disagree; check that log_prob sums "
             "log softmax(logits) at the pixels."
         )
-    if claimed is not None and not leak:
+    if claimed is not None and sound:
         honest = blind.bits_per_dim if own is None else own
         words.append(judged(claimed, blind, frozen.dims, frozen.levels, honest))
     if matrix is not None and not leak:

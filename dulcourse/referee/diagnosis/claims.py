@@ -14,6 +14,7 @@ __all__ = ["figure", "judged", "own_bits_per_dim", "own_log_prob", "said", "tole
 
 
 LARGEST = 1e12  # nats; sums of larger numbers would overflow
+SAME = 0.005  # bits/dim by which a claim cannot tell two mistakes apart
 
 
 def own_log_prob(
@@ -77,7 +78,7 @@ def judged(
 ) -> str:
     """A claim beside the score: the mistake that turns `honest` into it, or that they agree, or not."""
     found = units(claimed, honest, dims, levels, tolerance(score), more)
-    return found or _agreement(claimed, score)
+    return found or _agreement(claimed, score, levels)
 
 
 def units(
@@ -94,15 +95,28 @@ def units(
     """
     if abs(claimed - measured) <= tolerance:
         return None
+
+    def fits(value: float) -> bool:
+        # An explanation must be much nearer to the claim than the honest figure is: there are many of them.
+        near = max(tolerance, 0.02) * max(1e-9, abs(value))
+        return abs(value - claimed) <= min(near, abs(measured - claimed) / 4)
+
     in_nats = {
         f"{words}; and it is in nats, divide by ln 2": bits * math.log(2) for words, bits in more.items()
     }
     candidates = {**_mistakes(measured, dims, levels), **more, **in_nats}
-    words, value = min(candidates.items(), key=lambda item: abs(item[1] - claimed) / abs(item[1] or 1))
-    near = max(tolerance, 0.02) * max(1e-9, abs(value))
-    # An explanation must be much nearer to the claim than the honest figure is: there are many of them.
-    if abs(value - claimed) > min(near, abs(measured - claimed) / 4):
+
+    def distance(words: str) -> float:
+        # Two mistakes at once only where one does not do.
+        value, twice = candidates[words], SAME * (words in in_nats)
+        return abs(value - claimed) / abs(value or 1) + twice
+
+    words = min(candidates, key=distance)
+    if not fits(candidates[words]):
         return None
+    # Where mistakes lead to one figure, as some do in any model that is well trained, each may be it.
+    same = [other for other, bits in more.items() if abs(bits - candidates[words]) <= SAME and other != words]
+    words = "; or: ".join([words, *same]) if words in more else words
     return f"{claimed:.4g} bits/dim were claimed where the referee finds {measured:.4g}: {words}."
 
 
@@ -129,11 +143,15 @@ def _mistakes(bits: float, dims: int, levels: int) -> dict[str, float]:
     return mistakes
 
 
-def _agreement(claimed: float, score: Score) -> str:
+def _agreement(claimed: float, score: Score, levels: int) -> str:
     if abs(claimed - score.bits_per_dim) <= tolerance(score):
         return f"the claim of {figure(claimed)} bits/dim agrees with the {score.bits_per_dim:.3f} measured."
     words = f"{figure(claimed)} bits/dim were claimed, the referee measured {score.bits_per_dim:.3f}"
     words += " on new images"
+    if claimed > max(score.bits_per_dim, 2 * math.log2(levels)):
+        return (
+            f"{words}, and a uniform guess costs {math.log2(levels):.4g}: is it a sum where a mean is meant?"
+        )
     if claimed < score.bits_per_dim:
         return f"{words}: was the claim computed on training images, or the model overfitted?"
     return f"{words}: was the claim computed before training ended, or in training mode?"

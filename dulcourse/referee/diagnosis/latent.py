@@ -4,16 +4,18 @@ import math
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float64
 
 from dulcourse.referee.diagnosis.claims import figure, judged, tolerance, units, unusable
+from dulcourse.referee.diagnosis.terms import LogWeights, divergences, mistakes
 from dulcourse.referee.frozen import FrozenLatents
 from dulcourse.referee.latent import Asked, Images, charge
 from dulcourse.referee.respondent import Respondent
 from dulcourse.referee.score import Score
 
-__all__ = ["explain", "other_scales"]
+__all__ = ["explain", "log_weights", "other_scales"]
 
-IMAGES = 256  # that are decoded again with another standard deviation
+IMAGES = 256  # that are decoded again
 
 Costs = dict[str, float]
 
@@ -46,6 +48,23 @@ def other_scales(
     return costs
 
 
+def log_weights(
+    respondent: Respondent,
+    name: str,
+    frozen: FrozenLatents,
+    asked: Asked,
+    images: Images,
+    own: Float64[np.ndarray, " n"],
+    noise: Float64[np.ndarray, "n k"],
+) -> LogWeights:
+    """The model's own log-weights of some images, beside what they cost at the same noise."""
+    some = slice(0, IMAGES)
+    declared = Asked(asked.mean[some], asked.log_std[some])
+    order = np.arange(len(images[some]))
+    charged = charge(respondent, name, frozen, declared, images[some], noise[some], order)
+    return LogWeights(own[some], noise[some], declared, charged)
+
+
 def explain(
     score: Score,
     *,
@@ -53,54 +72,85 @@ def explain(
     asked: Asked,
     claimed: float | None = None,
     own: float | None = None,
+    weights: LogWeights | None = None,
     scales: Costs | None = None,
 ) -> list[str]:
     """What the figures say, most useful first: unusable answers, log σ² for log σ, a KL term gone wrong, a
     posterior that tells nothing.
 
-    `own` is the model's own log-weight of the images, in bits/dim; `scales` come from `other_scales`.
+    `own` is the model's own log-weight of the images, in bits/dim; `weights` hold some of them one by one,
+    and `scales` come from `other_scales`.
     """
     words = unusable(
         score, "make encode(x) and decode(z) finite, of shapes [batch, latents] and [batch, levels, C, H, W]"
     )
     if asked.lost or not score.parts:
         return words
-    said = [figure for figure in (own, claimed) if figure is not None]
-    scale = _scale(scales or {}, said, frozen.levels)
+    if score.failures:  # the other figures are those of the failures too
+        return words + _runaway(score, frozen)
+    scale = _scale(scales or {}, own, claimed, frozen.levels)
     if scale:
         return words + scale  # all other figures are of a posterior that was not meant
     words += _runaway(score, frozen)
-    more = _mistakes(score, frozen, asked)
     # The parts are not capped, so they explain what the model says of itself even where the score is.
-    measured = score.parts["kl"] + score.parts["reconstruction"]
-    uncapped = replace(score, bits_per_dim=measured)
-    if own is not None and abs(own - measured) > tolerance(score):
-        found = units(own, measured, frozen.dims, frozen.levels, tolerance(score), more)
-        found = found and found.replace("were claimed", "are the model's own log_weight")
-        words.append(found or _disagrees(own, measured))
-    if claimed is not None:
-        found = units(claimed, measured, frozen.dims, frozen.levels, tolerance(score), more)
-        if claimed < 0 and not found:
-            found = _NEGATIVE.format(claimed)
-        words.append(found or judged(claimed, uncapped, frozen.dims, frozen.levels, measured))
+    measured, near = score.parts["kl"] + score.parts["reconstruction"], tolerance(score)
+    disagrees = own is not None and abs(own - measured) > near
+    if disagrees:
+        words.append(_log_weight(own, measured, near, frozen, weights))
+    if claimed is not None and not (disagrees and abs(claimed - own) <= near):
+        words.append(_claim(claimed, measured, score, frozen, asked))
     return words + _collapse(score, frozen)
 
 
-def _scale(costs: Costs, said: list[float], levels: int) -> list[str]:
+def _log_weight(
+    own: float, measured: float, near: float, frozen: FrozenLatents, weights: LogWeights | None
+) -> str:
+    """What the model's own log_weight has got wrong."""
+    mistake = weights and weights.mistake(frozen.dims)
+    if mistake:
+        return (
+            f"{own:.4g} bits/dim are the model's own log_weight where the referee finds {measured:.4g}: "
+            f"{mistake}."
+        )
+    found = units(own, measured, frozen.dims, frozen.levels, near)
+    return (
+        found.replace("were claimed", "are the model's own log_weight")
+        if found
+        else _disagrees(own, measured)
+    )
+
+
+def _claim(claimed: float, measured: float, score: Score, frozen: FrozenLatents, asked: Asked) -> str:
+    wrong = {words: float(bits.mean()) / frozen.dims for words, bits in divergences(asked).items()}
+    parts = score.parts["reconstruction"], score.parts["kl"]
+    more = mistakes(*parts, wrong, frozen.dims, frozen.latents)
+    found = units(claimed, measured, frozen.dims, frozen.levels, tolerance(score), more)
+    if claimed < 0 and not found:
+        found = _NEGATIVE.format(claimed)
+    uncapped = replace(score, bits_per_dim=measured)
+    return found or judged(claimed, uncapped, frozen.dims, frozen.levels, measured)
+
+
+def _scale(costs: Costs, own: float | None, claimed: float | None, levels: int) -> list[str]:
     told = costs.get("log σ", -math.inf)
     best = min(costs, key=costs.get, default="log σ")
     # What costs more than a uniform guess either way has gone wrong elsewhere.
     if best == "log σ" or told - costs[best] <= 0.01 or costs[best] > math.log2(levels):
         return []
     # Too narrow a posterior gains by any widening: the notebook's own figures say what it means.
-    meant = any(abs(figure - costs[best]) < abs(figure - told) / 2 for figure in said)
-    if best == "log σ²" and said and not meant:
+    said = [figure for figure in (own, claimed) if figure is not None]
+    meant = any(_nearer(figure, costs[best], told) for figure in said)
+    if best == "log σ²" and said and (not meant or (own is not None and _nearer(own, told, costs[best]))):
         return []
     return [
         f"encode seems to return {best} where log σ is expected: read as {best}, its answers would cost "
         f"{figure(costs[best])} bits/dim instead of {figure(told)}; "
         + ("return log σ² / 2." if best == "log σ²" else "return its logarithm.")
     ]
+
+
+def _nearer(value: float, to: float, than: float) -> bool:
+    return abs(value - to) < abs(value - than) / 2
 
 
 def _runaway(score: Score, frozen: FrozenLatents) -> list[str]:
@@ -111,24 +161,6 @@ def _runaway(score: Score, frozen: FrozenLatents) -> list[str]:
         f"z alone costs {kl:.4g} bits/dim, where an image written out plainly costs {plain:.4g}: is the KL "
         "term in the bound, in full, and subtracted?"
     ]
-
-
-def _mistakes(score: Score, frozen: FrozenLatents, asked: Asked) -> Costs:
-    """What a claim becomes by mistakes with the two terms, bits/dim."""
-    kl, reconstruction = score.parts["kl"], score.parts["reconstruction"]
-    D, latents = frozen.dims, frozen.latents
-    with np.errstate(over="ignore"):
-        variance = float(0.5 * (asked.mean**2 + np.exp(asked.log_std) - 1 - asked.log_std).sum(axis=1).mean())
-    mistakes = {
-        "the KL term was left out": reconstruction,
-        "the KL term has the wrong sign": reconstruction - kl,
-        "the log-likelihood was left out, this is the KL term alone": kl,
-        "the log-likelihood was averaged over the dimensions, the KL term summed": reconstruction / D + kl,
-        "log σ was taken for log σ² in the KL term": reconstruction + variance / (D * math.log(2)),
-    }
-    if latents > 1:
-        mistakes[f"the KL term was averaged over the {latents} latents"] = reconstruction + kl / latents
-    return mistakes
 
 
 def _disagrees(own: float, measured: float) -> str:
