@@ -138,8 +138,9 @@ def score(
     r = _reference_bits(reference, reference_bits, images, labels, side)
     estimate = measured
     if positions == "one" and reference is not None:
-        symbol = reference_charges(reference, images, labels)[np.arange(n), sent.position[back]]
-        estimate = r + (measured - side / dims - symbol)
+        # With the labels that were sent: a wrong one surprises both models at the same symbols.
+        symbols = reference_charges(reference, images, sent_labels)
+        estimate = symbols.mean(axis=1) + measured - symbols[np.arange(n), sent.position[back]]
     return summary(
         estimate,
         r,

@@ -80,11 +80,17 @@ def _autoregressive(
     respondent, name, frozen: FrozenOrder, score, images, base, labels, claimed, generator
 ) -> Diagnosis:
     own = _unless_malformed(lambda: own_bits_per_dim(respondent, name, images, labels))
+    mislabelled = None
+    if labels is not None:
+        wrong = (labels + 1) % (labels.max() + 1)
+        mislabelled = _unless_malformed(lambda: own_bits_per_dim(respondent, name, images, wrong))
     matrix = None
     if frozen.dims > 1 and base is not None:
         label = None if labels is None else int(labels[0])
         matrix = _unless_malformed(lambda: dependency(respondent, name, frozen, base, generator, label=label))
-    words = autoregressive.explain(score, frozen=frozen, claimed=claimed, own=own, matrix=matrix)
+    words = autoregressive.explain(
+        score, frozen=frozen, claimed=claimed, own=own, mislabelled=mislabelled, matrix=matrix
+    )
     return Diagnosis(words, own, matrix)
 
 

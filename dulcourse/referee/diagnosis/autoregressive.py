@@ -18,9 +18,13 @@ def explain(
     frozen: FrozenOrder,
     claimed: float | None = None,
     own: float | None = None,
+    mislabelled: float | None = None,
     matrix: Matrix | None = None,
 ) -> list[str]:
-    """What the figures say, most useful first: unusable answers, a leak, other units, a blind spot."""
+    """What the figures say, most useful first: unusable answers, a leak, other units, a blind spot.
+
+    `own` is what the model's own log_prob says of the images, `mislabelled` of the same with wrong labels.
+    """
     label = score.parts.get("label", 0.0)
     blind = replace(score, bits_per_dim=score.bits_per_dim - label)  # as log p(x | y) has it
     words = unusable(score, "make logits(x) finite and of shape [batch, levels, C, H, W]")
@@ -38,14 +42,19 @@ def explain(
         words.append(judged(claimed, blind, frozen.dims, frozen.levels, honest))
     if matrix is not None and not leak:
         words += _blind_spot(matrix, frozen)
-    return words + _labels(score, label)
+    # Its own figures are of whole images, and of the same ones; the gap that was measured is far noisier.
+    known = own is not None and mislabelled is not None
+    return words + _labels(score, label, mislabelled - own if known else None)
 
 
-def _labels(score: Score, price: float) -> list[str]:
+def _labels(score: Score, price: float, worth: float | None) -> list[str]:
     if score.label_gap is None:
         return []
-    words = f"wrong labels cost {score.label_gap:+.3f} bits/dim"
-    if score.label_gap <= max(0.002, 3 * score.label_gap_standard_error):
+    gap, noise = worth, 0.0
+    if worth is None:
+        gap, noise = score.label_gap, 3 * score.label_gap_standard_error
+    words = f"wrong labels cost {gap:+.3f} bits/dim"
+    if abs(gap) <= max(0.002, noise):
         return [f"{words}: the labels are ignored; look at where y enters logits(x, y)."]
     return [f"{words}, so the labels are used; the score holds {price:.3f} bits/dim for the label itself."]
 
