@@ -42,12 +42,13 @@ def explain(
         return words + far  # all other figures are of a z that was not meant
     with np.errstate(all="ignore"):  # numbers of any size may have been answered
         found = _log_det(asked, frozen)
-        found += _inverse(score, asked, bool(found)) if not score.failures else []
+        if score.failures:  # they are in the score, in its parts and in z: nothing else explains these
+            return words + found
+        found += _inverse(score, asked, bool(found))
         found += _prior(asked, own, frozen) if own is not None and not found else []
         found += _flat(asked) if not found else []
         found += _dearer(score, bits) if not found else []
-    # What failed is in the score and in its parts: no mistake explains a claim beside them.
-    if claimed is not None and not found and not score.failures:
+    if claimed is not None and not found:
         found = [_claim(claimed, score, frozen, bits)]
     return words + found
 
@@ -56,8 +57,7 @@ def _claim(claimed: float, score: Score, frozen: Frozen, own: float | None) -> s
     """A claim beside what the model says of itself, which is not capped, or beside the score."""
     honest = score.bits_per_dim if own is None else own
     uncapped = replace(score, bits_per_dim=honest)
-    more = _mistakes(score.parts, frozen) if score.parts else {}
-    return judged(claimed, uncapped, frozen.dims, frozen.levels, honest, more)
+    return judged(claimed, uncapped, frozen.dims, frozen.levels, honest, _mistakes(score.parts, frozen))
 
 
 def _far(asked: Asked) -> list[str]:
@@ -172,7 +172,7 @@ def _flat(asked: Asked) -> list[str]:
 
 def _dearer(score: Score, own: float | None) -> list[str]:
     """What has been charged beyond −log p(x + u) of a model whose figures agree with each other."""
-    if own is None or score.failures or not score.parts:
+    if own is None:
         return []
     measured = score.parts["prior"] - score.parts["log_det"]
     if measured - own <= DEARER * max(1.0, abs(own)):
