@@ -295,9 +295,7 @@ def test_a_conditional_model_is_told_labels_and_pays_for_them(more):
     labelled, scarce = (item.measurement for item in result.items if item.kind == "model")
     assert labelled.label_gap > 0.05
     assert labelled.images == 192  # a quarter gets wrong labels, and no score
-    # Three quarters of the images, and one position of each, against all of them.
-    price, noise = labelled.bits_per_dim - labelled.own_bits_per_dim, labelled.standard_error
-    assert price == pytest.approx(math.log2(10) / 64, abs=5 * noise)
+    assert labelled.bits_per_dim - labelled.own_bits_per_dim == pytest.approx(math.log2(10) / 64, abs=0.05)
     assert scarce.images == 360
     assert scarce.own_bits_per_dim == pytest.approx(scarce.bits_per_dim, abs=1e-4)  # all positions
 
