@@ -76,7 +76,11 @@ class Benchmark:
 
     def receipt(self, *rows: str) -> str:
         """What, when, how often and on what the rows were measured, in words."""
-        return " ".join(dict.fromkeys(self._sentence(row) for row in rows))
+        libraries: dict[str, dict[str, None]] = {}  # of rows that otherwise have the same receipt
+        for row in rows:
+            library = self._entry(row)["receipt"]["library"]
+            libraries.setdefault(self._sentence(row), {})[library] = None
+        return " ".join(f"{words} {', '.join(which)}." for words, which in libraries.items())
 
     def table(self, *rows: str) -> "Table":
         """Model, bits per dimension and sampling speed of the rows, with their receipt."""
@@ -111,7 +115,7 @@ class Benchmark:
             f"Measured on {receipt['date']} with python -m benchmarks.{self.name}: {count} "
             f"split{'s' * (count > 1)}, {receipt['seconds']:g} CPU-seconds of training each; "
             f"torch {receipt['torch']}, Python {receipt['python']}, {receipt['machine']}, "
-            f"library {receipt['library']}."
+            "library"
         )
 
 
