@@ -1,12 +1,13 @@
 """A server of warm processes: what every session would import is imported once, and each session forks it.
 
-    python forked.py CONTROL FOLDER LIBRARY
+    python forked.py CONTROL FOLDER LIBRARY DATA
 
 It runs in a sandbox with the same view of the machine as a submission's, but as root, and never runs a line
-of a submission. CONTROL is the number of an inherited socket. For each request (`autograder.forkserver`)
-the process forks, twice: the child enters the namespaces that bubblewrap made for the session and waits;
-*its* child, the first that is really inside, gives up root as `setpriv` does, loads the filter, and becomes
-the worker. Nothing of one session is in the next: all of them are copies of a process that has only imported.
+of a submission. CONTROL is the number of an inherited socket, DATA a list of public data sets that notebooks
+load. For each request (`autograder.forkserver`) the process forks, twice: the child enters the namespaces
+that bubblewrap made for the session and waits; *its* child, the first that is really inside, gives up root as
+`setpriv` does, loads the filter, and becomes the worker. Nothing of one session is in the next: all of them
+are copies of a process that has only imported.
 """
 
 import contextlib
@@ -44,14 +45,17 @@ CHANNEL = 3  # the one descriptor that a session has, besides its standard three
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(control: int, folder: Path, library: Path) -> NoReturn:
-    """Import, say so, and fork until the grader is gone."""
+def main(control: int, folder: Path, library: Path, data: list) -> NoReturn:
+    """Import, draw, say so, and fork until the grader is gone."""
     # Children need no waiting for, nor do theirs: a namespace lives until the last of its dead is gone.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     _checked(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
     with contextlib.suppress(OSError):
         shutil.copytree(library / ".matplotlib", folder / ".matplotlib")
     worker = _imported(library)
+    for name, options in data:
+        with contextlib.suppress(Exception):  # then each session draws, or is told why it cannot
+            _keep(name, options)
     gc.collect()
     gc.freeze()  # the collector would touch, and so copy, every page in every child
     stream = socket.socket(fileno=control)
@@ -80,6 +84,14 @@ def _imported(library: Path) -> ModuleType:
         with contextlib.suppress(ImportError):  # a session tells what it misses; this process serves others
             importlib.import_module(name)
     return worker
+
+
+def _keep(name: str, options: dict) -> None:
+    """Draw what every notebook would draw again."""
+    from dulcourse.data import SPLITS, keep
+
+    for split in SPLITS:
+        keep(name, split, **options)
 
 
 def _session(worker, request: dict, descriptors: list[int], folder: Path, library: Path) -> NoReturn:
@@ -164,4 +176,4 @@ def _checked(result: int, what: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4]))

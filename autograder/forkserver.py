@@ -14,7 +14,9 @@ import re
 import socket
 import subprocess
 import threading
+from collections.abc import Sequence
 from types import TracebackType
+from typing import Any
 
 from autograder.bubblewrap import Python, bubblewrap, server_command, server_options
 from autograder.launcher import launcher
@@ -24,19 +26,26 @@ from dulcourse.errors import InfrastructureError
 
 __all__ = ["ForkServer", "server_for"]
 
+DataSet = tuple[str, dict[str, Any]]
+
 START_SECONDS, FORK_SECONDS, CLOSE_SECONDS = 120.0, 60.0, 5.0  # slower than this is stuck
 
 
-def server_for(library: StagedLibrary, limits: Limits, *, threads: int, device: str):
+def server_for(
+    library: StagedLibrary, limits: Limits, *, threads: int, device: str, data: Sequence[DataSet] = ()
+):
     """A server to enter in a `with` block, where user and kernel allow one; else None is entered."""
     kernel = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
     if os.geteuid() != 0 or kernel < (5, 8):  # since when one call enters all namespaces of a process
         return contextlib.nullcontext()
-    return ForkServer(library, limits, threads=threads, device=device)
+    return ForkServer(library, limits, threads=threads, device=device, data=data)
 
 
 class ForkServer:
-    """A process that has imported what sessions need, and forks. It is ready when it is first asked."""
+    """A process that has imported what sessions need, and forks. It is ready when it is first asked.
+
+    `data` are the public sets (name, options) that the notebooks will load: it has drawn them, too.
+    """
 
     def __init__(
         self,
@@ -46,6 +55,7 @@ class ForkServer:
         threads: int = 1,
         device: str = "cpu",
         python: Python | None = None,
+        data: Sequence[DataSet] = (),
     ):
         python = python or Python.current()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -55,7 +65,7 @@ class ForkServer:
         )
         with theirs:
             self._process = launcher().popen(
-                [bubblewrap(), *around, "--", *server_command(python, theirs.fileno())],
+                [bubblewrap(), *around, "--", *server_command(python, theirs.fileno(), json.dumps(data))],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -243,7 +243,7 @@ def _sandboxes(desk: Desk, threads: int) -> Iterator[OpenSession]:
     settings = {"threads": threads, "device": desk.batch.device}
     with (
         stage(desk.rubric.withheld, problems=problems) as library,
-        server_for(library, limits, **settings) as server,
+        server_for(library, limits, data=_data(desk.rubric), **settings) as server,
     ):
 
         def open_session(slot: int) -> Session:
@@ -252,6 +252,15 @@ def _sandboxes(desk: Desk, threads: int) -> Iterator[OpenSession]:
             return Session(library=library, limits=limits, slot=slot, server=warm, **settings)
 
         yield open_session
+
+
+def _data(rubric: Rubric) -> list[tuple[str, dict[str, Any]]]:
+    """The data sets of its models, once each."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for _, item in rubric.items:
+        if item.kind == "model" and (item.data, item.options) not in found:
+            found.append((item.data, item.options))
+    return found
 
 
 def _with_progress(desk: Desk, tasks: list[Task], slots: int, do: Callable[[Task, int], Any]) -> list[str]:

@@ -10,13 +10,14 @@ the key can ask for any of them alone; whoever does not has never seen them.
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import ModuleType
 
 from dulcourse.data.dataset import SPLITS, Dataset, indices_of, one_of, positive
 from dulcourse.errors import UsageError, unknown
 from dulcourse.randomness import derive
 
-__all__ = ["SPLITS", "Dataset", "fresh", "load", "names", "unlimited"]
+__all__ = ["SPLITS", "Dataset", "fresh", "keep", "load", "names", "unlimited"]
 
 # A data set is one file, imported when it is asked for. It has `load(split, *, seed, **options)` or, where
 # there is no end of it, `draw(indices, *, key, split, **options)` and `SIZES`: the default `n` of each split.
@@ -24,6 +25,7 @@ _GENERATED = ("glyphs", "ising", "shapes", "toy1d", "toy2d")
 _SHIPPED = ("digits", "photos")
 _DOWNLOADED = ("cifar10", "fashion", "mnist")
 _MODULES = {name: f"{__name__}.{name}" for name in (*_GENERATED, *_SHIPPED, *_DOWNLOADED)}
+_kept: dict[tuple, Dataset] = {}
 
 
 def names() -> list[str]:
@@ -56,7 +58,25 @@ def load(name: str, split: str, *, seed: int = 0, **options) -> Dataset:
         return module.load(split, seed=seed, **options)
     _known_options(name, options, module.draw, fixed=("key", "split"), more=("n",))
     n = positive("n", options.pop("n", module.SIZES[split]))
+    kept = _kept.get(_key(name, split, seed, options))
+    if kept is not None and n <= len(kept):
+        y = None if kept.y is None else kept.y[:n].clone()
+        return replace(kept, x=kept.x[:n].clone(), y=y)
     return module.draw(range(n), key=derive(b"dulcourse.data", name, split, seed), split=split, **options)
+
+
+def keep(name: str, split: str, *, seed: int = 0, **options) -> None:
+    """Draw an unlimited set now: from then on `load` copies it, in this process and in those it forks.
+
+    Event i is the same however many are drawn, so any `n` up to that many is a copy too.
+    """
+    found = load(name, split, seed=seed, **options)
+    if name in unlimited():
+        _kept[_key(name, split, seed, {o: value for o, value in options.items() if o != "n"})] = found
+
+
+def _key(name: str, split: str, seed: int, options: dict) -> tuple:
+    return name, split, seed, *sorted(options.items())
 
 
 def fresh(name: str, key: bytes, indices: Sequence[int], **options) -> Dataset:

@@ -21,6 +21,7 @@ from autograder.library import StagedLibrary
 from autograder.limits import Limits, Watchdog
 from autograder.results import Verdict
 from autograder.session import Outcome, Session
+from dulcourse import data
 from dulcourse.errors import InfrastructureError
 from tests.autograder.notebooks import PREAMBLE, SLOT, notebook, processes
 
@@ -399,7 +400,7 @@ def test_when_the_server_is_dead_a_batch_goes_on_without_it(
 ):
     monkeypatch.setattr(forkserver, "server_for", lambda *_, **__: contextlib.nullcontext(mortal))
     monkeypatch.setattr(staging, "stage", lambda *_, **__: contextlib.nullcontext(library))
-    rubric = SimpleNamespace(problems=(), withheld=())
+    rubric = SimpleNamespace(problems=(), withheld=(), items=())
     tier, batch = SimpleNamespace(memory_gib=0.5), SimpleNamespace(device="cpu")
     desk = SimpleNamespace(rubric=rubric, tier=tier, batch=batch)
     with grading._sandboxes(desk, 1) as open_session:
@@ -417,3 +418,17 @@ def test_an_older_kernel_executes_every_session(library: StagedLibrary, monkeypa
     monkeypatch.setattr(os, "uname", lambda: old)
     with forkserver.server_for(library, LIMITS, threads=1, device="cpu") as server:
         assert server is None
+
+
+def test_public_data_is_drawn_once_for_all_sessions():
+    """What no machine here has is no reason to fail; the session that asks for it is told."""
+    wanted = [("toy1d", {}), ("glyphs", {"size": 8, "levels": 2}), ("mnist", {})]
+    kept = "from dulcourse import data\nprint(sorted({key[0] for key in data._kept}), len(data._kept))"
+    same = "print(data.load('toy1d', 'train', n=5).x.flatten().tolist())"
+    with staging.stage(fonts=False) as library, ForkServer(library, LIMITS, data=wanted) as server:
+        limits = replace(LIMITS, memory_gib=2)
+        with Session(library=library, limits=limits, slot=SLOT, server=server) as session:
+            outcome = run(session, kept, same)
+    assert outcome.verdict is Verdict.graded, outcome.errors
+    assert outcome.cells[2].text == ["['glyphs', 'toy1d'] 6"]
+    assert outcome.cells[3].text == [str(data.load("toy1d", "train", n=5).x.flatten().tolist())]

@@ -1,5 +1,6 @@
 """The front door: shapes, ranges and seeds of every data set, and what it says when it is asked wrongly."""
 
+import functools
 import math
 
 import pytest
@@ -130,3 +131,26 @@ def test_errors_name_the_value_and_the_fix(call, words):
 def test_a_data_set_of_another_shape_is_refused_while_shapes_are_checked(x, y):
     with pytest.raises(Exception, match="Type-check"):
         Dataset("made up", "train", x, y)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("glyphs", {"size": 14, "levels": 2}), ("toy2d", {"kind": "moons", "levels": 64}), ("toy1d", {})],
+)
+def test_what_is_kept_is_what_would_be_drawn_and_everybodys_copy_is_their_own(monkeypatch, name, options):
+    monkeypatch.setattr(data, "_kept", {})
+    drawn = {n: data.load(name, "train", n=n, **options) for n in (3, 5, 7)}
+    data.keep(name, "train", n=5, **options)
+    refuse = functools.wraps(data._module(name).draw)(lambda *_, **__: pytest.fail("drawn again"))
+    monkeypatch.setattr(data._module(name), "draw", refuse)
+    for n in (3, 5):
+        first, second = (data.load(name, "train", n=n, **options) for _ in range(2))
+        assert torch.equal(first.x, drawn[n].x)
+        assert (first.y is None) == (drawn[n].y is None)
+        assert first.y is None or torch.equal(first.y, drawn[n].y)
+        first.x.zero_()
+        assert torch.equal(second.x, drawn[n].x)
+    monkeypatch.setattr(data._module(name), "draw", refuse.__wrapped__)
+    assert torch.equal(data.load(name, "train", n=7, **options).x, drawn[7].x), "more than is kept"
+    other = data.load(name, "train", n=5, seed=1, **options)
+    assert not torch.equal(other.x, drawn[5].x), "another seed is other data"
