@@ -50,8 +50,10 @@ MUTANTS = (
     Mutant(
         "only the first row's receipt is shown",
         KIT,
-        "for row in rows))",
-        "for row in rows[:1]))",
+        """        for row in rows:
+            library""",
+        """        for row in rows[:1]:
+            library""",
         TESTS + "test_a_table_shows_rows_and_receipt",
     ),
 )
