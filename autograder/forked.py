@@ -7,7 +7,7 @@ of a submission. CONTROL is the number of an inherited socket, DATA a list of pu
 load. For each request (`autograder.forkserver`) the process forks, twice: the child enters the namespaces
 that bubblewrap made for the session and waits; *its* child, the first that is really inside, gives up root as
 `setpriv` does, loads the filter, and becomes the worker. Nothing of one session is in the next: all of them
-are copies of a process that has only imported.
+are copies of a process that has only imported, and drawn what is public.
 """
 
 import contextlib
