@@ -288,9 +288,9 @@ EXPECTED: dict[str, Expected] = {
     ),
     "counts-both-halves": Expected(
         ANY,
-        {**FUNCTIONS, "realnvp": 18},
+        {**FUNCTIONS, "realnvp": (17, 18)},
         words=("transformed half", "the kept half"),
-        because="scales that are never applied harm nobody but the claim, which is minus seven bits",
+        because="scales that are never applied hardly harm anything but the claim, which is minus seven bits",
     ),
     "sees-everything": Expected(ANY, FUNCTIONS, words=("do not undo each other",)),
     "loses-tails-and-scale": Expected(
