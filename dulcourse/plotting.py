@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int, Int64, Shaped
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -98,21 +99,28 @@ def show_images(
         raise UsageError(f"{len(titles)} titles for {len(pictures)} images: expected one each.")
     if columns < 1:
         raise UsageError(f"columns is {columns}: expected at least 1 image in a row.")
+    high, wide = pictures.shape[1:3]
+    gap = ceil(wide / 10)
+    head = gap if titles is None else ceil(0.35 * wide)
     columns = min(columns, len(pictures))
-    gap, head = 0.1, 0.1 if titles is None else 0.35  # in units of an image's width
-    wide, high = 1 + gap, pictures.shape[1] / pictures.shape[2] + head
     rows = ceil(len(pictures) / columns)
-    scale = min(0.9, 9 / (columns * wide))
+    # One canvas for all: matplotlib takes as long for one picture of any size as for another.
+    paper = np.ones((rows * (head + high) + gap, columns * (gap + wide) + gap, 3))
+    corners = [
+        (gap + i % columns * (gap + wide), head + i // columns * (head + high)) for i in range(len(pictures))
+    ]
+    for picture, (left, top) in zip(pictures, corners, strict=True):
+        paper[top : top + high, left : left + wide] = picture
+    scale = min(0.9 / wide, 9 / paper.shape[1])  # inches a pixel
     with style():
-        figure = _Picture(figsize=(columns * wide * scale, rows * high * scale))
-        across = (-gap / 2, columns * wide - gap / 2)
-        axes = figure.add_axes((0, 0, 1, 1), xlim=across, ylim=(rows * high, 0))
+        figure = _Picture(figsize=(paper.shape[1] * scale, paper.shape[0] * scale))
+        axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
-        for i, picture in enumerate(pictures):
-            left, bottom = i % columns * wide, (i // columns + 1) * high - 0.05
-            _tile(axes, picture, left, bottom)
-            if titles is not None:
-                axes.text(left + 0.5, bottom - (high - head) - 0.06, titles[i], ha="center", fontsize=10)
+        axes.imshow(paper, extent=(0, paper.shape[1], paper.shape[0], 0), aspect="auto")
+        frames = [Rectangle(corner, wide, high) for corner in corners]
+        axes.add_collection(PatchCollection(frames, facecolor="none", edgecolor=_PALE, linewidth=0.8))
+        for title, (left, top) in zip(titles or (), corners, strict=False):
+            axes.text(left + wide / 2, top - 0.06 * wide, title, ha="center", fontsize=10)
     return figure
 
 
@@ -129,12 +137,6 @@ def _unit(x: Tensor, levels: int | None) -> np.ndarray:
         )
     values = (values / top).transpose(0, 2, 3, 1)
     return values if x.shape[1] == 3 else np.repeat(1 - values, 3, axis=3)
-
-
-def _tile(axes: Axes, picture: np.ndarray, left: float, bottom: float) -> None:
-    top = bottom - picture.shape[0] / picture.shape[1]
-    axes.imshow(picture, extent=(left, left + 1, bottom, top), aspect="auto")
-    axes.add_patch(Rectangle((left, top), 1, bottom - top, fill=False, edgecolor=_PALE, linewidth=0.8))
 
 
 def curves(history: Losses, references: Mapping[str, float] | None = None) -> Figure:
@@ -178,7 +180,9 @@ def dependency(
     names = ["must not be seen", "seen", "missing: a blind spot", "seen, but forbidden: a leak"]
     colours = ["white", "#A6CBE3", COLOURS["orange"], "#C1121F"]
     with style():
-        figure, axes = _axes("input, in generation order", "output, in generation order", size=(6.4, 4.4))
+        figure, axes = _axes(
+            "input, in generation order", "output, in generation order", size=(7.1, 4.4), right=2.85
+        )
         axes.grid(False)
         axes.imshow(kinds, cmap=ListedColormap(colours), vmin=0, vmax=3)
         axes.spines[:].set_visible(True)
@@ -203,7 +207,8 @@ def distribution(
         if counts is not None:
             counts = np.asarray(counts)
             label = f"data ({counts.sum()} draws)"
-            axes.bar(np.arange(len(counts)), counts / counts.sum(), width=1, color="#C9C9C9", label=label)
+            edges = np.arange(len(counts) + 1) - 0.5
+            axes.stairs(counts / counts.sum(), edges, fill=True, color="#C9C9C9", label=label)
         for name, values in (log_p or {}).items():
             values = np.exp(torch.as_tensor(values).detach().cpu().numpy())
             axes.stairs(values, np.arange(len(values) + 1) - 0.5, baseline=None, linewidth=1.6, label=name)
@@ -212,6 +217,14 @@ def distribution(
     return figure
 
 
-def _axes(xlabel: str, ylabel: str, size: tuple[float, float] | None = None) -> tuple[Figure, Axes]:
-    figure = _Picture(figsize=size, layout="constrained")
-    return figure, figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
+def _axes(
+    xlabel: str, ylabel: str, size: tuple[float, float] = (6.4, 3.8), right: float = 0.15
+) -> tuple[Figure, Axes]:
+    """One panel; `right` inches beside it are left free. Margins that are known need no layout engine, which
+    would take longer than all the drawing.
+    """
+    wide, high = size
+    left, bottom, top = 0.8, 0.6, 0.35
+    box = (left / wide, bottom / high, (wide - left - right) / wide, (high - bottom - top) / high)
+    figure = _Picture(figsize=size)
+    return figure, figure.add_axes(box, xlabel=xlabel, ylabel=ylabel)

@@ -78,22 +78,31 @@ def test_style_is_a_context():
 def test_every_image_is_shown_as_it_is(n, channels, size, levels, columns):
     x = torch.randint(levels, (n, channels, *size), generator=torch.Generator().manual_seed(n))
     (axes,) = plotting.show_images(x, levels, columns).axes
-    assert len(axes.images) == n
-    for image, shown in zip(x, axes.images, strict=True):
-        pixels = np.asarray(shown.get_array())
+    boxes, (canvas,) = _boxes(axes), axes.images
+    assert len(boxes) == n
+    for image, (left, right, top, bottom) in zip(x, boxes, strict=True):
+        pixels = np.asarray(canvas.get_array())[top:bottom, left:right]
         value = np.rint(pixels * (levels - 1)).astype(int).transpose(2, 0, 1)
         expected = image.numpy() if channels == 3 else np.repeat(levels - 1 - image.numpy(), 3, axis=0)
         assert np.array_equal(value, expected)
-    assert _rows(axes) == -(-n // columns)
-    assert not _overlap(axes)
+    assert len({top for _, _, top, _ in boxes}) == -(-n // columns)
+    assert not _overlap(boxes)
 
 
-def _rows(axes) -> int:
-    return len({round(image.get_extent()[2], 6) for image in axes.images})
+def _boxes(axes) -> list[tuple[int, int, int, int]]:
+    """The frame around each image: left, right, top, bottom in pixels of the canvas, which they lie on."""
+    (canvas,), (frames,) = axes.images, axes.collections
+    high, wide = canvas.get_array().shape[:2]
+    assert list(canvas.get_extent()) == [0, wide, high, 0]
+    corners = [path.vertices for path in frames.get_paths()]
+    boxes = [
+        (*np.sort(c[:4, 0])[[0, -1]].astype(int), *np.sort(c[:4, 1])[[0, -1]].astype(int)) for c in corners
+    ]
+    assert all(0 <= left < right <= wide and 0 <= top < bottom <= high for left, right, top, bottom in boxes)
+    return boxes
 
 
-def _overlap(axes) -> bool:
-    boxes = [(left, right, top, bottom) for left, right, bottom, top in (i.get_extent() for i in axes.images)]
+def _overlap(boxes) -> bool:
     return any(
         a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
         for i, a in enumerate(boxes)
@@ -104,15 +113,15 @@ def _overlap(axes) -> bool:
 def test_titles_stand_above_their_images():
     (axes,) = DRAWN["show_images"]().axes
     assert [text.get_text() for text in axes.texts] == ["one", "two", "three"]
-    for text, image in zip(axes.texts, axes.images, strict=True):
-        left, right, _, top = image.get_extent()
+    for text, (left, right, top, _) in zip(axes.texts, _boxes(axes), strict=True):
         assert left < text.get_position()[0] < right
         assert 0 < text.get_position()[1] < top  # the vertical axis points down
 
 
 def test_floats_are_shown_in_the_unit_interval():
     (axes,) = plotting.show_images(torch.full((1, 1, 2, 2), 0.25)).axes
-    assert np.allclose(axes.images[0].get_array(), 0.75)
+    ((left, right, top, bottom),) = _boxes(axes)
+    assert np.allclose(axes.images[0].get_array()[top:bottom, left:right], 0.75)
 
 
 @pytest.mark.parametrize("shift", [0, 100])
@@ -174,9 +183,10 @@ def test_dependency_is_told_apart_in_grey():
 def test_distribution_shows_frequencies_and_probabilities(counts):
     log_p = torch.randn(len(counts), generator=torch.Generator().manual_seed(0)).log_softmax(0)
     (axes,) = plotting.distribution({"model": log_p}, torch.tensor(counts)).axes
-    bars = [bar.get_height() for bar in axes.containers[0]]
-    assert bars == pytest.approx([count / sum(counts) for count in counts])
-    (line,) = [patch for patch in axes.patches if patch.get_label() == "model"]
+    bars, line = axes.patches
+    assert bars.get_label() == f"data ({sum(counts)} draws)"
+    assert bars.get_data().values == pytest.approx([count / sum(counts) for count in counts])
+    assert line.get_label() == "model"
     assert line.get_data().values == pytest.approx(log_p.exp().numpy())
     assert line.get_data().edges.tolist() == [k - 0.5 for k in range(len(counts) + 1)]
 

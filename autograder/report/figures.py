@@ -119,8 +119,8 @@ def _points(x: np.ndarray, levels: int) -> "tuple[Figure, str]":
     from dulcourse import plotting
 
     with plotting.style():
-        figure = Figure(figsize=(4.2, 4.2), layout="constrained")
-        axes = figure.add_subplot(xlabel="first number", ylabel="second number", aspect="equal")
+        figure = Figure(figsize=(4.2, 4.2))
+        axes = figure.add_axes((0.17, 0.15, 0.79, 0.79), xlabel="first number", ylabel="second number")
         axes.plot(x[:, 0], x[:, 1], ".", markersize=4)
         axes.set(xlim=(0, levels), ylim=(0, levels))
     return figure, f"{len(x)} samples, as the notebook drew them, each a point of the plane."
@@ -195,5 +195,6 @@ def _dependency_words(matrix: np.ndarray, order: np.ndarray) -> tuple[str, str |
 def _png(figure: "Figure", words: str) -> bytes:
     file = io.BytesIO()
     metadata = {"Description": words, "Software": None}
-    figure.savefig(file, format="png", dpi=120, bbox_inches="tight", facecolor="white", metadata=metadata)
+    quick = {"compress_level": 1}  # hardly larger, in a fifth of the time
+    figure.savefig(file, format="png", dpi=120, facecolor="white", metadata=metadata, pil_kwargs=quick)
     return file.getvalue()
