@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from dulcourse.errors import UsageError
-from dulcourse.randomness import KEY_BYTES, derive, generator, uniforms
+from dulcourse.randomness import KEY_BYTES, _philox_keys, derive, generator, uniforms
 from dulcourse.referee.secret import new_secret
 
 keys = st.binary(min_size=1, max_size=64)
@@ -56,6 +56,14 @@ def test_each_row_of_uniforms_is_its_own_stream(indices, count):
     assert rows.shape == (len(indices), count)
     for row, index in zip(rows, indices, strict=True):
         assert row.tolist() == generator(b"key", index).random(count).tolist()
+
+
+@given(st.lists(st.binary(min_size=16, max_size=16) | st.just(bytes(16)), min_size=1, max_size=5))
+def test_seeds_are_mixed_as_numpy_mixes_them(digests):
+    expected = [
+        np.random.SeedSequence(int.from_bytes(d, "little")).generate_state(2, np.uint64) for d in digests
+    ]
+    assert np.array_equal(_philox_keys(digests), np.stack(expected))
 
 
 def test_numpy_integers_are_integers():

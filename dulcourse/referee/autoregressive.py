@@ -135,12 +135,16 @@ def score(
     back = np.argsort(shuffled)
     bits = capped(sent.bits, sent.failed, 1 if positions == "one" else dims, frozen.levels)[back]
     measured = bits / (1 if positions == "one" else dims) + side / dims
-    r = _reference_bits(reference, reference_bits, images, labels, side)
-    estimate = measured
-    if positions == "one" and reference is not None:
-        # With the labels that were sent: a wrong one surprises both models at the same symbols.
-        symbols = reference_charges(reference, images, sent_labels)
-        estimate = symbols.mean(axis=1) + measured - symbols[np.arange(n), sent.position[back]]
+    if reference is None:
+        r, estimate = given_reference(reference_bits, n), measured
+    else:
+        symbols = reference_charges(reference, images, labels)
+        r, estimate = (symbols.sum(axis=1) + side) / dims, measured
+        if positions == "one":
+            # With the labels that were sent: a wrong one surprises both models at the same symbols.
+            if control.any():
+                symbols[control] = reference_charges(reference, images[control], sent_labels[control])
+            estimate = symbols.mean(axis=1) + measured - symbols[np.arange(n), sent.position[back]]
     return summary(
         estimate,
         r,
@@ -268,11 +272,3 @@ def _reference_logits(reference, images, labels) -> Iterator[tuple[np.ndarray, n
         with torch.no_grad():
             logits = reference.logits(torch.from_numpy(images[part]).to(device), y)
         yield images[part], logits.detach().flatten(2).transpose(1, 2).double().cpu().numpy()
-
-
-def _reference_bits(reference, reference_bits, images, labels, side: float) -> np.ndarray | None:
-    """The reference's bits/dim of each image, the label's price included."""
-    dims = images[0].size
-    if reference is not None:
-        return (reference_charges(reference, images, labels).sum(axis=1) + side) / dims
-    return given_reference(reference_bits, len(images))

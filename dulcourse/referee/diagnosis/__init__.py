@@ -38,6 +38,8 @@ __all__ = [
 
 Answer = TypeVar("Answer")
 
+WITH_WRONG_LABELS = 512  # images: what labels are worth is seen on the same ones, so few do
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -79,19 +81,22 @@ def diagnose(
 def _autoregressive(
     respondent, name, frozen: FrozenOrder, score, images, base, labels, claimed, generator
 ) -> Diagnosis:
-    own = _unless_malformed(lambda: own_bits_per_dim(respondent, name, images, labels))
-    mislabelled = None
-    if labels is not None:
-        wrong = (labels + 1) % (labels.max() + 1)
-        mislabelled = _unless_malformed(lambda: own_bits_per_dim(respondent, name, images, wrong))
+    own = _unless_malformed(lambda: own_log_prob(respondent, name, images, labels=labels))
+    worth = None
+    if labels is not None and own is not None:
+        some = slice(WITH_WRONG_LABELS)
+        wrong = (labels[some] + 1) % (labels.max() + 1)
+        other = _unless_malformed(lambda: own_log_prob(respondent, name, images[some], labels=wrong))
+        worth = None if other is None else _bits(other - own[some], frozen)
     matrix = None
     if frozen.dims > 1 and base is not None:
         label = None if labels is None else int(labels[0])
         matrix = _unless_malformed(lambda: dependency(respondent, name, frozen, base, generator, label=label))
+    bits = None if own is None else _bits(own, frozen)
     words = autoregressive.explain(
-        score, frozen=frozen, claimed=claimed, own=own, mislabelled=mislabelled, matrix=matrix
+        score, frozen=frozen, claimed=claimed, own=bits, labels_worth=worth, matrix=matrix
     )
-    return Diagnosis(words, own, matrix)
+    return Diagnosis(words, bits, matrix)
 
 
 def _flow(respondent, name, frozen, score, images, asked: flows.Asked, claimed) -> Diagnosis:

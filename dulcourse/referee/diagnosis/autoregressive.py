@@ -18,12 +18,13 @@ def explain(
     frozen: FrozenOrder,
     claimed: float | None = None,
     own: float | None = None,
-    mislabelled: float | None = None,
+    labels_worth: float | None = None,
     matrix: Matrix | None = None,
 ) -> list[str]:
     """What the figures say, most useful first: unusable answers, a leak, other units, a blind spot.
 
-    `own` is what the model's own log_prob says of the images, `mislabelled` of the same with wrong labels.
+    `own` is what the model's own log_prob says of the images; `labels_worth`, how much more it says that
+    some of them cost with wrong labels.
     """
     label = score.parts.get("label", 0.0)
     blind = replace(score, bits_per_dim=score.bits_per_dim - label)  # as log p(x | y) has it
@@ -42,14 +43,13 @@ def explain(
         words.append(judged(claimed, blind, frozen.dims, frozen.levels, honest))
     if matrix is not None and not leak:
         words += _blind_spot(matrix, frozen)
-    # Its own figures are of whole images, and of the same ones; the gap that was measured is far noisier.
-    known = own is not None and mislabelled is not None
-    return words + _labels(score, label, mislabelled - own if known else None)
+    return words + _labels(score, label, labels_worth)
 
 
 def _labels(score: Score, price: float, worth: float | None) -> list[str]:
     if score.label_gap is None:
         return []
+    # Its own figures are of whole images, and of the same ones; the gap that was measured is far noisier.
     gap, noise = worth, 0.0
     if worth is None:
         gap, noise = score.label_gap, 3 * score.label_gap_standard_error
