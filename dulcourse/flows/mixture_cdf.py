@@ -169,14 +169,21 @@ class MixtureMap(Monotone):
         return torch.logsumexp(log_share + self.law.log_hazard(outward) - log_scales, -1)
 
     def _search(self, z: Numbers, parameters: Parameters) -> Numbers:
-        """Newton's method inside a bracket that shrinks; every third step halves it."""
+        """Newton's method inside a bracket that shrinks; every third step halves it.
+
+        It compares log u − log(1 − u), which grows with x too and takes no quantile of the target.
+        """
+        wanted = self.target.log_cdf(z) - self.target.log_cdf(-z)
         low, high = self._bracket(z, parameters)
         x, tolerance = (low + high) / 2, 4 * torch.finfo(z.dtype).eps
         for step in range(200):
-            value, log_slope = self.forward(x, parameters)
-            low, high = torch.where(value < z, x, low), torch.where(value < z, high, x)
-            newton = x + (z - value) * (-log_slope).exp()
-            done = (value - z).abs() <= tolerance * (1 + z.abs())
+            below, above = self.log_cdf(x, parameters)
+            value, side = below - above, torch.where(above < below, 1.0, -1.0).to(x)
+            # The density over u (1 − u): the hazard of the smaller of the two over the greater.
+            log_slope = self._log_hazard(x, side, parameters) - torch.maximum(below, above)
+            low, high = torch.where(value < wanted, x, low), torch.where(value < wanted, high, x)
+            newton = x + (wanted - value) * (-log_slope).exp()
+            done = (value - wanted).abs() <= tolerance * (1 + wanted.abs())
             for distance in (high - low, (newton - x).abs()):
                 done |= distance <= tolerance * (1 + x.abs())
             if done.all():

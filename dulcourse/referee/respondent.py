@@ -21,7 +21,8 @@ __all__ = ["LocalRespondent", "Malformed", "Respondent", "Spec", "ask", "to_argu
 Arrays = Mapping[str, np.ndarray]
 
 CHUNK = 1 << 24  # logits computed at once: 64 MiB
-IMAGES = 64  # that a flow or a latent-variable model is asked about at once: a graph is kept of each
+# Of flows and latent-variable models a graph is kept of each image: this many at once, more of small ones.
+IMAGES, NUMBERS = 64, 1 << 16
 
 
 @runtime_checkable
@@ -226,8 +227,9 @@ def _in_pieces(
     def whole(copy: nn.Module, dtype: torch.dtype) -> list[tuple[Tensor, ...]]:
         tensors = [torch.from_numpy(np.ascontiguousarray(array)).to(home(copy)) for array in arrays.values()]
         tensors = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors]
+        size = max(IMAGES, NUMBERS // (model.levels * math.prod(model.shape)))
         return [
-            _answered(copy, answer, batch) for batch in zip(*(t.split(IMAGES) for t in tensors), strict=True)
+            _answered(copy, answer, batch) for batch in zip(*(t.split(size) for t in tensors), strict=True)
         ]
 
     parts = precisely(model, whole)

@@ -184,7 +184,8 @@ def log_density(
 # $$ q_k = \mu_k + s_k \log \frac{\Phi(z)}{1 - \Phi(z)} = \mu_k + s_k \big( \log\Phi(z) - \log\Phi(-z) \big) $$
 #
 # (`torch.special.log_ndtr` is $\log\Phi$). At $\min_k q_k$ no component is above $\Phi(z)$ yet, so neither is their
-# mixture, and at $\max_k q_k$ none is below: the solution lies between.
+# mixture, and at $\max_k q_k$ none is below: the solution lies between. No $\Phi^{-1}$ is needed on the way: $\log F(x)
+# - \log(1 - F(x))$ grows with $x$ too, and is to become $\log\Phi(z) - \log\Phi(-z)$.
 #
 # **Write `from_gaussian(z, weights_logits, means, log_scales)`**: the $x$, `[*shape]`, with
 # `to_gaussian(x, …)[0] == z` as nearly as the type of number allows. 64 halvings are enough for float64. (Nobody
@@ -216,7 +217,8 @@ def from_gaussian(
     low, high = quantiles.amin(-1), quantiles.amax(-1)
     for _ in range(64):
         middle = (low + high) / 2
-        too_low = to_gaussian(middle, weights_logits, means, log_scales)[0] < z
+        below, above = log_cdf(middle, weights_logits, means, log_scales)
+        too_low = below - above < logit
         low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
     return (low + high) / 2
     ### END SOLUTION

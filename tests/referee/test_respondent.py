@@ -188,7 +188,13 @@ def test_many_images_are_answered_in_pieces_that_fit(histogram, monkeypatch):
     assert rows["log_p"].shape == (7, 3)
     whole = respondent(Small()).call("m.encode", {"x": x})["mean"]
     monkeypatch.setattr("dulcourse.referee.respondent.IMAGES", 3)
+    monkeypatch.setattr("dulcourse.referee.respondent.NUMBERS", 1)
+    asked = []
+    monkeypatch.setattr(
+        Small, "encode", lambda model, x, encode=Small.encode: asked.append(len(x)) or encode(model, x)
+    )
     assert np.array_equal(respondent(Small()).call("m.encode", {"x": x})["mean"], whole)
+    assert asked == [3, 3, 1]
 
 
 @pytest.mark.parametrize("name", ["m.weights", "n.logits", "logits", "", "m.", ".logits", "function."])
