@@ -26,13 +26,29 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-# What the worker and the kernel import, and what notebooks do.
-COMMON = ("torch", "matplotlib.pyplot")
+# What the worker and the kernel import, at once or late, and what notebooks do.
 NEEDED = (
     "papermill.execute",
     "jupyter_client.asynchronous.client",
     "ipykernel.kernelapp",
+    "ipykernel.debugger",
+    "psutil",
+    "sqlite3",
+    "tornado.platform.asyncio",
+    "IPython.core.completerlib",
+    "IPython.core.debugger",
+    "IPython.extensions.storemagic",
     "dulcourse.handin",
+    "dulcourse.referee.serve",
+)
+COMMON = (
+    "torch",
+    "numpy.random",
+    "matplotlib.pyplot",
+    "matplotlib.backends.backend_agg",
+    "dulcourse.data",
+    "dulcourse.plotting",
+    "dulcourse.training",
 )
 
 # CLONE_NEW… of mounts, control groups, host name, IPC, process ids, network
@@ -83,6 +99,7 @@ def _imported(library: Path) -> ModuleType:
     for name in (*NEEDED, *COMMON):
         with contextlib.suppress(ImportError):  # a session tells what it misses; this process serves others
             importlib.import_module(name)
+    worker.warm_up()
     return worker
 
 

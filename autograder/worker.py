@@ -25,7 +25,6 @@ import gc
 import importlib.util
 import json
 import os
-import re
 import resource
 import secrets
 import select
@@ -40,7 +39,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 TEXT_LIMIT, IMAGE_LIMIT, IMAGES = 64 << 10, 4 << 20, 8  # what is kept of one cell's output
-LEFT_OUT = ("rfc3987_syntax", "isoduration")
+LEFT_OUT = ("rfc3987_syntax", "isoduration", "debugpy")
 
 # A notebook that seeds nothing still trains the same model when it is run again; torch's own seed is random.
 # numpy imports its generators only when they are first asked for.
@@ -57,9 +56,11 @@ _KERNEL = """
 import gc, sys
 gc.disable()
 sys.path = [p for p in sys.path if p]
+sys.modules["debugpy"] = None  # nobody debugs here, and it would be half of the start
 from ipykernel.kernelapp import IPKernelApp
 app = IPKernelApp.instance()
 app.initialize(sys.argv[1:])
+del sys.modules["debugpy"]
 import dulcourse.handin
 gc.enable()
 del sys.argv[1:]
@@ -96,9 +97,45 @@ def main(channel: int, folder: Path, library: Path, processes: int, forked: bool
 
 def leave_out() -> None:
     """Modules that papermill's own would import and nobody needs: durations, and a grammar in jsonschema's
-    format checker that takes longer than everything else together.
+    format checker that takes longer than everything else together; and the debugger.
     """
     sys.modules.update(dict.fromkeys(LEFT_OUT))
+
+
+def warm_up() -> None:
+    """Let papermill take a notebook of one cell through all that it does but the running: what it imports
+    and compiles on the way is there for the next.
+    """
+    import nbformat.v4
+    import papermill.execute
+    from papermill.engines import Engine, papermill_engines
+
+    class Nothing(Engine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man, kernel_name, **options):
+            """Nothing is run."""
+
+    papermill_engines.register("nothing", Nothing)
+    cell = nbformat.v4.new_code_cell("seed = 0", metadata={"tags": ["parameters"]})
+    with contextlib.suppress(papermill.exceptions.PapermillException):
+        execute(nbformat.v4.new_notebook(cells=[cell]), {"seed": 1}, "nothing")
+
+
+def execute(notebook: Any, parameters: dict[str, Any], engine: str, **options: Any) -> None:
+    """What a session has papermill do, by this engine."""
+    import papermill.execute
+
+    papermill.execute.execute_notebook(
+        notebook,
+        None,
+        parameters=parameters,
+        engine_name=engine,
+        kernel_name="python3",
+        language="python",
+        progress_bar=False,
+        autosave_cell_every=0,
+        **options,
+    )
 
 
 def harden(processes: int) -> None:
@@ -367,9 +404,9 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
                 if not kernel.alive():
                     raise KernelDeadError
 
-        async def _silently(self, code, expressions):
-            """Run code that leaves no trace, and the values of some expressions (as text)."""
-            asked = self.client.execute(code, silent=True, store_history=False, user_expressions=expressions)
+        async def _silently(self, code):
+            """Run code that leaves no trace."""
+            asked = self.client.execute(code, silent=True, store_history=False)
             while True:
                 with contextlib.suppress(Exception):
                     reply = await self.client.shell_channel.get_msg(timeout=1)
@@ -378,8 +415,8 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
                 if not kernel.alive():
                     raise KernelDeadError
 
-        def silently(self, code, **expressions):
-            return self.ask(self._silently, code, expressions)
+        def silently(self, code):
+            return self.ask(self._silently, code)
 
         def set_up(self, setup, checkpoints):
             """Open the hand-in session, with the weights of a replay in its folder."""
@@ -405,17 +442,7 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
             try:
                 for index, cell in enumerate(notebook["cells"]):
                     cell["metadata"] = {**cell.get("metadata", {}), "wall_index": index}
-                papermill.execute.execute_notebook(
-                    nbformat.from_dict(notebook),
-                    None,
-                    parameters=task["parameters"],
-                    engine_name="cell-by-cell",
-                    kernel_name="python3",
-                    language="python",
-                    progress_bar=False,
-                    autosave_cell_every=0,
-                    runner=self,
-                )
+                execute(nbformat.from_dict(notebook), task["parameters"], "cell-by-cell", runner=self)
             except papermill.exceptions.PapermillExecutionError:
                 pass  # raised at the end for any cell's error; each was told
             except (KernelDeadError, DeadKernelError):
@@ -430,9 +457,7 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
                 return index >= self.until
             if not self.stop_at_last or not self.awaited:
                 return False
-            known = self.silently("", known="sorted(__import__('dulcourse.handin').handin.registry)")
-            text = known.get("user_expressions", {}).get("known", {}).get("data", {}).get("text/plain", "")
-            return self.awaited <= set(re.findall(r"'(\w+)'", text))
+            return self.awaited <= {path.stem for path in self.handin.glob("*.loaded")}
 
         def finished(self, index, cell, error):
             self.send_checkpoints()

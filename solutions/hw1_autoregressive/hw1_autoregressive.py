@@ -72,6 +72,9 @@ HIDDEN = {"smoke": (64,), "cpu": (128,), "gpu": (128,)}[tier]
 CHANNELS = {"smoke": 16, "cpu": 24, "gpu": 24}[tier]  # of the Gated PixelCNN
 IMAGES = {"train": 2048, "validation": 256} if tier == "smoke" else {"train": 8192, "validation": 1024}
 
+# The grader runs the notebook twice, and the second time only loads what was trained: no pictures then.
+pictures = handin.session.mode == "train"
+
 
 def fresh_generator() -> torch.Generator:
     """A generator that starts from `seed`: draw from your own, and a cell gives the same result when it is run again."""
@@ -349,7 +352,7 @@ handin.check("mixture")
 # for what it has seen, the curve with few parameters for what comes next.
 
 # %% nbgrader={"grade": false, "grade_id": "overfit-figure", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "mixture"}
-if handin.session.mode == "train" and histogram is not None and mixture is not None:
+if pictures and histogram is not None and mixture is not None:
     few = data.Dataset("the first hundred", "train", numbers["train"].x[:100], levels=100)
     table, curve = build_histogram(), build_mixture()
     table.log_p.copy_(fit_histogram(few.x.flatten(), levels=100, smoothing=0.1))
@@ -512,7 +515,8 @@ def train_made(model: MADE) -> "training.History":
 # %% nbgrader={"grade": false, "grade_id": "made-data", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
 glyphs = {split: data.load("glyphs", split, size=8, levels=4, n=n) for split, n in IMAGES.items()}
 print({split: tuple(part.x.shape) for split, part in glyphs.items()})
-plotting.show_images(glyphs["train"].x[:16], levels=4)
+if pictures:
+    display(plotting.show_images(glyphs["train"].x[:16], levels=4))
 
 # %% nbgrader={"grade": true, "grade_id": "made-graded", "locked": true, "points": 45, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
 made = handin.trained("made", build_made, train_made, example=glyphs["validation"].x[:8])
@@ -533,7 +537,7 @@ handin.check("made")
 # Eight samples, and below each the training glyph nearest to it. If they were the same, the model would be memorising.
 
 # %% nbgrader={"grade": false, "grade_id": "made-samples", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
-if made is not None:
+if pictures and made is not None:
     try:
         samples = made.sample(8, generator=fresh_generator())
         distance = torch.cdist(samples.flatten(1).float(), glyphs["train"].x.flatten(1).float(), p=1)
@@ -547,7 +551,7 @@ if made is not None:
 # no longer help; `training.fit` has kept the weights of the best validation.
 
 # %% nbgrader={"grade": false, "grade_id": "made-curves", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
-if made is not None and handin.registry["made"].history is not None:
+if pictures and made is not None and handin.registry["made"].history is not None:
     display(plotting.curves(handin.registry["made"].history))
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "pixelcnn-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "pixelcnn"}
@@ -793,7 +797,7 @@ handin.check("gated")
 # One row for each digit.
 
 # %% nbgrader={"grade": false, "grade_id": "gated-samples", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "gated"}
-if gated is not None and handin.session.mode == "train":
+if pictures and gated is not None:
     labels = torch.arange(10).repeat_interleave(8)
     display(plotting.show_images(gated.sample(80, labels, generator=fresh_generator()), levels=4))
 

@@ -77,6 +77,9 @@ STEPS = {
 WIDTH = {"smoke": 64, "cpu": 128, "gpu": 128}[tier]
 IMAGES = {"train": 2048, "validation": 256} if tier == "smoke" else {"train": 8192, "validation": 1024}
 
+# The grader runs the notebook twice, and the second time only loads what was trained: no pictures then.
+pictures = handin.session.mode == "train"
+
 
 def fresh_generator() -> torch.Generator:
     """A generator that starts from `seed`: draw from your own, and a cell gives the same result when it is run again."""
@@ -89,11 +92,6 @@ def claim(name: str, model: Flow, images: data.Dataset) -> None:
     uniform = math.log2(images.levels)
     print(f"{name}: {bits:.4f} bits/dim on the validation set; a uniform guess costs {uniform:.4f}")
     handin.claim(name, bits)
-
-
-def to_be_drawn(model: Flow | None) -> bool:
-    """Pictures are for people: there are none of a model that is missing, nor where nothing is trained."""
-    return model is not None and handin.session.mode == "train"
 
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "cdf-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "cdf_flow"}
@@ -326,7 +324,7 @@ handin.check("cdf_flow")
 # nothing of four clumps can be seen any more.
 
 # %% nbgrader={"grade": false, "grade_id": "cdf-look", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "cdf_flow"}
-if to_be_drawn(cdf_flow):
+if pictures and cdf_flow is not None:
     line = torch.linspace(0.01, 99.99, 500).reshape(-1, 1, 1, 1)
     u = torch.rand(numbers["validation"].x.shape, generator=fresh_generator())
     with torch.no_grad():
@@ -502,7 +500,7 @@ handin.check("plane")
 # the gap are the price of a map that is continuous, while the data come in two pieces.
 
 # %% nbgrader={"grade": false, "grade_id": "plane-look", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "plane"}
-if to_be_drawn(plane):
+if pictures and plane is not None:
     angle, radius = torch.linspace(0, 2 * math.pi, 241), torch.linspace(0.01, 2.6, 61)
     circles = [torch.stack([r * angle.cos(), r * angle.sin()], 1) for r in (0.5, 1.0, 1.5, 2.0, 2.5)]
     rays = [torch.stack([radius * a.cos(), radius * a.sin()], 1) for a in angle[:240:15]]
@@ -645,7 +643,7 @@ handin.check("dequantisation")
 # in numbers, averaged over the law of the data, which for this toy is known: no model can go below its entropy.
 
 # %% nbgrader={"grade": false, "grade_id": "dequantisation-look", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "dequantisation"}
-if to_be_drawn(cdf_flow):
+if pictures and cdf_flow is not None:
     try:
         pieces = (torch.arange(64) + 0.5) / 64
         with torch.no_grad():
@@ -870,7 +868,8 @@ def train_realnvp(model: Flow) -> "training.History":
 # %% nbgrader={"grade": false, "grade_id": "realnvp-data", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "realnvp"}
 glyphs = {split: data.load("glyphs", split, size=8, levels=4, n=n) for split, n in IMAGES.items()}
 print({split: tuple(part.x.shape) for split, part in glyphs.items()})
-plotting.show_images(glyphs["train"].x[:16], levels=4)
+if pictures:
+    display(plotting.show_images(glyphs["train"].x[:16], levels=4))
 
 # %% nbgrader={"grade": true, "grade_id": "realnvp-graded", "locked": true, "points": 26, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "realnvp"}
 realnvp = handin.trained("realnvp", build_realnvp, train_realnvp, example=glyphs["validation"].x[:8])
@@ -888,7 +887,7 @@ handin.check("realnvp")
 # straight line between the *images* would show one fading into the other.
 
 # %% nbgrader={"grade": false, "grade_id": "realnvp-samples", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "realnvp"}
-if to_be_drawn(realnvp):
+if pictures and realnvp is not None:
     with torch.no_grad():
         samples = realnvp.sample(16, generator=fresh_generator())
         ends = realnvp(glyphs["validation"].x[:6] + 0.5)[0].reshape(3, 2, 1, 64)
@@ -901,7 +900,7 @@ if to_be_drawn(realnvp):
 # has kept the weights of the best validation.
 
 # %% nbgrader={"grade": false, "grade_id": "realnvp-curves", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "realnvp"}
-if to_be_drawn(realnvp) and handin.registry["realnvp"].history is not None:
+if pictures and realnvp is not None and handin.registry["realnvp"].history is not None:
     display(plotting.curves(handin.registry["realnvp"].history))
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "written-text", "locked": true, "schema_version": 3, "solution": false, "task": false}

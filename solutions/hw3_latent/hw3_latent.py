@@ -98,7 +98,8 @@ def fresh_generator() -> torch.Generator:
 
 glyphs = {split: data.load("glyphs", split, size=8, levels=4, n=n) for split, n in IMAGES.items()}
 print({split: tuple(part.x.shape) for split, part in glyphs.items()})
-plotting.show_images(glyphs["train"].x[:16], levels=4)
+if pictures:
+    display(plotting.show_images(glyphs["train"].x[:16], levels=4))
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "estimators-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "estimators"}
 # ## Problem 1. A sum over what was not seen
@@ -667,7 +668,7 @@ if pictures and vae is not None:
 # heart; `training.fit` has kept the weights of the best validation.
 
 # %% nbgrader={"grade": false, "grade_id": "vae-curves", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "vae"}
-if vae is not None and handin.registry["vae"].history is not None:
+if pictures and vae is not None and handin.registry["vae"].history is not None:
     display(plotting.curves(handin.registry["vae"].history))
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "iwae-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "iwae"}

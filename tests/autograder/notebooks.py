@@ -57,6 +57,8 @@ def trained(name, train):
         path.write_bytes(train())
     elif not path.exists():
         return None
+    else:
+        path.with_suffix(".loaded").touch()
     registry[name] = path.read_bytes()
     return registry[name]
 '''
