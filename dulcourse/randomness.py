@@ -40,7 +40,7 @@ def uniforms(key: bytes, indices: Iterable[int], count: int) -> np.ndarray:
     The same numbers in a seventh of the time: the seeds are mixed together, and one bit generator is put to
     the beginning of each stream in turn.
     """
-    seeds = _philox_keys([_digest(b"generator", key, (index,)) for index in indices])
+    seeds = _philox_keys(_digests(b"generator", key, indices))
     bits = np.random.Philox(0)
     stream, beginning = np.random.Generator(bits), bits.state
     draws = np.empty((len(seeds), count))
@@ -79,25 +79,39 @@ def _hash_mix(constant: int, factor: int) -> Callable[[np.ndarray], np.ndarray]:
     return mix
 
 
+def _digests(purpose: bytes, key: bytes, labels: Iterable[Label]) -> list[bytes]:
+    """`_digest` of each label alone; the key is taken in once."""
+    state, digests = _keyed(purpose, key), []
+    for label in labels:
+        one = state.copy()
+        one.update(_encode(label))
+        digests.append(one.digest())
+    return digests
+
+
 def _digest(purpose: bytes, key: bytes, labels: tuple[Label, ...]) -> bytes:
-    if not 1 <= len(key) <= hashlib.blake2b.MAX_KEY_SIZE:
-        raise UsageError(
-            f"a key has 1 to 64 bytes, got {len(key)}: make one with referee.secret.new_secret()."
-        )
-    state = hashlib.blake2b(key=key, person=purpose, digest_size=KEY_BYTES)
+    state = _keyed(purpose, key)
     for label in labels:
         state.update(_encode(label))
     return state.digest()
 
 
+def _keyed(purpose: bytes, key: bytes) -> "hashlib.blake2b":
+    if not 1 <= len(key) <= hashlib.blake2b.MAX_KEY_SIZE:
+        raise UsageError(
+            f"a key has 1 to 64 bytes, got {len(key)}: make one with referee.secret.new_secret()."
+        )
+    return hashlib.blake2b(key=key, person=purpose, digest_size=KEY_BYTES)
+
+
 def _encode(label: Label) -> bytes:
     """Kind, length and content, so that ("ab",) and ("a", "b") are not the same bytes."""
-    if isinstance(label, str):
+    if isinstance(label, int | np.integer):
+        kind, content = b"i", b"%d" % label
+    elif isinstance(label, str):
         kind, content = b"s", label.encode()
     elif isinstance(label, bytes):
         kind, content = b"b", label
-    elif isinstance(label, int | np.integer):
-        kind, content = b"i", str(int(label)).encode()
     else:
         raise TypeError(f"a label must be a str, bytes or an int, got {type(label).__name__}: {label!r}")
     return kind + len(content).to_bytes(8, "little") + content

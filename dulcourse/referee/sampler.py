@@ -242,8 +242,8 @@ def _copies(samples: Images, honest: Honest, train: Known) -> list[str]:
 
 def _nearest(x: Images, train: Known) -> Int64[np.ndarray, " n"]:
     """How many symbols differ between each image and the training image nearest to it."""
-    x, train = x.reshape(len(x), -1).astype(np.int16), train.reshape(len(train), -1).astype(np.int16)
-    return np.array([(train != image).sum(axis=1).min() for image in x])
+    x, train = (torch.from_numpy(a.reshape(len(a), -1).astype(np.float32)) for a in (x, train))
+    return torch.cdist(x, train, p=0).amin(dim=1).long().numpy()
 
 
 def _cost(samples: Images, honest: Images, reference: AutoregressiveModel, generator, labels) -> list[str]:
