@@ -7,8 +7,12 @@ from tests.submissions.expected import Expected
 __all__ = ["EXPECTED", "FACTORS", "HOSTILE", "STUDENTS"]
 
 # Whose mistake lies elsewhere does not train these models as well: it costs seconds and shows nothing.
-_NO_REALNVP = unsolved("realnvp-model")
+_CDF_ALONE = unsolved("plane-model", "realnvp-model")
+_PLANE_ALONE = unsolved("cdf-model", "realnvp-model")
 _REALNVP_ALONE = unsolved("cdf-model", "plane-model")
+
+# A coupling that is wrong is so from the start: a third of the training shows it as well.
+_BRIEFLY = replace("realnvp-model", 'steps=STEPS["realnvp"]', "steps=100")
 
 _FORWARD = "return x * torch.exp(s) + t, s.flatten(1).sum(1)"
 _INVERSE = "return (z - t) * torch.exp(-s), -s.flatten(1).sum(1)"
@@ -58,6 +62,7 @@ STUDENTS: dict[str, tuple[Edit, ...]] = {
     "untouched": (nothing(),),
     "wrong-sign": (
         _REALNVP_ALONE,
+        _BRIEFLY,
         replace("coupling", _FORWARD, _FORWARD.replace(" s.flatten", " -s.flatten")),
         replace("coupling", _INVERSE, _INVERSE.replace("-s.flatten", "s.flatten")),
     ),
@@ -68,6 +73,7 @@ STUDENTS: dict[str, tuple[Edit, ...]] = {
     ),
     "sees-everything": (
         _REALNVP_ALONE,
+        _BRIEFLY,
         replace("realnvp-model", "self.network(torch.where(self.kept, x, 0.0))", "self.network(x)"),
     ),
     "loses-tails-and-scale": (
@@ -80,15 +86,11 @@ STUDENTS: dict[str, tuple[Edit, ...]] = {
         replace("dequantise", "math.log((1 - 2 * alpha) / levels)", "math.log(1 - 2 * alpha)"),
     ),
     "wide-prior": (
-        _NO_REALNVP,
+        _CDF_ALONE,
         replace("cdf-model", "levels=100)\n", "levels=100, prior=torch.distributions.Normal(0.0, 3.0))\n"),
-        replace("plane-model", "levels=64)\n", "levels=64, prior=torch.distributions.Normal(0.0, 3.0))\n"),
     ),
-    "folds-in-half": (
-        unsolved("plane-model", "realnvp-model"),
-        append("cdf-model", _FOLD),
-    ),
-    "each-sees-the-other": (_NO_REALNVP, append("plane-model", _MUTUAL)),
+    "folds-in-half": (_CDF_ALONE, append("cdf-model", _FOLD)),
+    "each-sees-the-other": (_PLANE_ALONE, append("plane-model", _MUTUAL)),
 }
 
 # Whoever wants points for nothing. These are texts, run behind the wall and nowhere else.
@@ -263,7 +265,7 @@ def build_realnvp():
 HOSTILE: dict[str, tuple[Edit, ...]] = {
     "claims-a-tenth-of-a-bit": (_idle(_FLATTERING),),
     "remembers-forward": (_idle(_REMEMBERING),),
-    "flatters-its-jacobian": (unsolved("plane-model"), own_cell(None, _FALSE_JACOBIAN)),
+    "flatters-its-jacobian": (_CDF_ALONE, own_cell(None, _FALSE_JACOBIAN)),
     "answers-nan-when-unsure": (_REALNVP_ALONE, append("realnvp-model", _NOT_A_NUMBER)),
 }
 
@@ -301,13 +303,13 @@ EXPECTED: dict[str, Expected] = {
     ),
     "wide-prior": Expected(ANY, FUNCTIONS, words=("another prior",)),
     "folds-in-half": Expected(ANY, FUNCTIONS, words=("do not undo each other",)),
-    "each-sees-the-other": Expected(ANY, {**FUNCTIONS, "cdf_flow": 24}, words=("Jacobian",)),
+    "each-sees-the-other": Expected(ANY, FUNCTIONS, words=("Jacobian",)),
     # Attacks: nothing that was not earned.
     "claims-a-tenth-of-a-bit": Expected(ANY, words=("log_det",)),
     "remembers-forward": Expected(ANY, words=("do not undo each other",)),
     "flatters-its-jacobian": Expected(
         ANY,
-        {"cdf_flow": (16, 24), "plane": 6, "dequantisation": 18, "realnvp": (14, 26)},
+        {**FUNCTIONS, "cdf_flow": (16, 20)},
         because="the functions are right; a false Jacobian costs what it misses",
     ),
     "answers-nan-when-unsure": Expected(
