@@ -108,8 +108,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "test_mixture_cdf.py",
         (
             "the side of the median is swapped",
-            "torch.where(above < below, 1.0, -1.0)",
-            "torch.where(above < below, -1.0, 1.0)",
+            "side = torch.where(above < below, 1.0, -1.0)",
+            "side = torch.where(above < below, -1.0, 1.0)",
             "test_it_is_one_to_one",
         ),
         (

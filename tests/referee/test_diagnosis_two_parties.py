@@ -512,8 +512,12 @@ def test_a_mistake_in_the_formula_of_the_kl_term_is_named(words, formula, drawn)
 
 def test_mistakes_that_lead_to_the_same_claim_are_both_named():
     """Where z follows the prior on average, the KL term without log σ is nothing."""
-    said = units(1.1, 1.3, 16, 8, more={"this": 1.1, "that": 1.102, "a third": 1.2})
+    more = {"this": 1.1, "that": 1.102, "a third": 1.2}
+    said = units(1.1, 1.3, 16, 8, more=more)
     assert said.endswith("where the referee finds 1.3: this; or: that.")
+    said = units(1.1 * math.log(2), 1.3, 16, 8, more=more)
+    in_nats = "; and it is in nats, divide by ln 2"
+    assert said.endswith(f"where the referee finds 1.3: this{in_nats}; or: that{in_nats}.")
 
 
 def test_a_claim_that_repeats_a_wrong_log_weight_is_not_explained_again(drawn):

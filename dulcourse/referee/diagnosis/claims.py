@@ -115,8 +115,9 @@ def units(
     if not fits(candidates[words]):
         return None
     # Where mistakes lead to one figure, as some do in any model that is well trained, each may be it.
-    same = [other for other, bits in more.items() if abs(bits - candidates[words]) <= SAME and other != words]
-    words = "; or: ".join([words, *same]) if words in more else words
+    alike = next((group for group in (more, in_nats) if words in group), {})
+    same = [other for other, bits in alike.items() if abs(bits - candidates[words]) <= SAME]
+    words = "; or: ".join([words, *(other for other in same if other != words)])
     return f"{claimed:.4g} bits/dim were claimed where the referee finds {measured:.4g}: {words}."
 
 
