@@ -301,6 +301,7 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
             stream = self.context.socket(channel_socket_types[channel])
             stream.linger = 0
             stream.setsockopt(zmq.MAXMSGSIZE, self.message_limit)  # on the context it has no effect
+            stream.setsockopt(zmq.RECONNECT_IVL, 5)  # ms: until the kernel is there
             if identity:
                 stream.identity = identity
             if channel in ("shell", "iopub"):
