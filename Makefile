@@ -66,12 +66,11 @@ wall:
 
 # --- the course -------------------------------------------------------------------------------------------------
 
-release: $(foreach h,$(HOMEWORKS),_build/released-$(h))
-_build/released-%: $(VENV)/.installed $(LIBRARY) autograder/release.py solutions/%
+release: _build/released
+_build/released: $(VENV)/.installed $(LIBRARY) autograder/release.py $(shell find solutions -type f -not -name '*.pyc')
 	@mkdir -p _build
-	$(BIN)/autograder release $*
+	$(BIN)/autograder release --all
 	touch $@
-$(foreach h,$(HOMEWORKS),$(eval _build/released-$(h): $(shell find solutions/$(h) -type f -not -name '*.pyc')))
 
 book: _build/html/index.html
 _build/html/index.html: $(VENV)/.installed $(LIBRARY) $(BOOK)
@@ -99,6 +98,7 @@ bench: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.digits
 	$(BIN)/python -m benchmarks.sampling
 	$(BIN)/python -m benchmarks.grading
+	$(BIN)/python -m benchmarks.regrading
 
 dist: $(VENV)/.installed
 	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

@@ -25,7 +25,7 @@ from typing import Any
 from autograder.receipt import library_hash
 from autograder.scheduler import cores
 
-__all__ = ["KINDS", "RESULTS", "TARGETS", "table"]
+__all__ = ["KINDS", "RESULTS", "ROOT", "TARGETS", "autograder", "receipt", "table"]
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results")
@@ -106,11 +106,16 @@ def theirs(folder: Path) -> float:
 
 def ours(folder: Path, out: Path) -> float:
     """`autograder grade` into a new folder, with all that belongs to it: secret, table, report."""
-    command = [sys.executable, "-m", "autograder.cli", "grade", NAME, "--class", str(folder)]
-    spent = _run([*command, "--out", str(out), "--tier", "smoke", "--course", str(folder)], folder)
+    options = ["--class", str(folder), "--out", str(out), "--tier", "smoke", "--course", str(folder)]
+    spent = autograder(["grade", NAME, *options], folder)
     with (out / "grades.csv").open(newline="") as file:
         _all_points([float(row["points"]) for row in csv.DictReader(file)])
     return spent
+
+
+def autograder(arguments: list[str], folder: Path) -> float:
+    """Run our grader, with its secrets below `folder`; returns the seconds it took."""
+    return _run([sys.executable, "-m", "autograder.cli", *arguments], folder)
 
 
 def _run(command: list[str], folder: Path) -> float:

@@ -58,12 +58,21 @@ def grade(tmp_path_factory) -> Callable[[str], Graded]:
     state = tmp_path_factory.mktemp("state")
 
     @cache
-    def graded(assignment: str) -> Graded:
+    def tried(assignment: str) -> Graded | AssertionError:
         kept = os.environ.get("DULCOURSE_CLASS_OUT")
         out = Path(kept or tmp_path_factory.mktemp("class")) / assignment
         if kept and _of_other_code(assignment, out):
             shutil.rmtree(out)
-        return _graded(CLASSES[assignment], out, {} if kept else {"XDG_STATE_HOME": str(state)})
+        try:
+            return _graded(CLASSES[assignment], out, {} if kept else {"XDG_STATE_HOME": str(state)})
+        except AssertionError as error:  # to be remembered: a second try takes minutes as well
+            return error
+
+    def graded(assignment: str) -> Graded:
+        found = tried(assignment)
+        if isinstance(found, AssertionError):
+            raise found
+        return found
 
     return graded
 

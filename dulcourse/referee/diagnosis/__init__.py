@@ -38,7 +38,9 @@ __all__ = [
 
 Answer = TypeVar("Answer")
 
-WITH_WRONG_LABELS = 512  # images: what labels are worth is seen on the same ones, so few do
+# Symbols, and images at least, that an autoregressive model is asked about once more, whole: that costs as
+# much as its score, and is worth no points.
+SYMBOLS, IMAGES = 1 << 15, 128
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,14 @@ def diagnose(
 def _autoregressive(
     respondent, name, frozen: FrozenOrder, score, images, base, labels, claimed, generator
 ) -> Diagnosis:
+    some = slice(max(IMAGES, SYMBOLS // frozen.dims))
+    images, labels = images[some], None if labels is None else labels[some]
     own = _unless_malformed(lambda: own_log_prob(respondent, name, images, labels=labels))
     worth = None
     if labels is not None and own is not None:
-        some = slice(WITH_WRONG_LABELS)
-        wrong = (labels[some] + 1) % (labels.max() + 1)
-        other = _unless_malformed(lambda: own_log_prob(respondent, name, images[some], labels=wrong))
-        worth = None if other is None else _bits(other - own[some], frozen)
+        wrong = (labels + 1) % (labels.max() + 1)
+        other = _unless_malformed(lambda: own_log_prob(respondent, name, images, labels=wrong))
+        worth = None if other is None else _bits(other - own, frozen)
     matrix = None
     if frozen.dims > 1 and base is not None:
         label = None if labels is None else int(labels[0])
