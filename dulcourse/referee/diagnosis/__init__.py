@@ -90,7 +90,7 @@ def _autoregressive(
     if labels is not None and own is not None:
         wrong = (labels + 1) % (labels.max() + 1)
         other = _unless_malformed(lambda: own_log_prob(respondent, name, images, labels=wrong))
-        worth = None if other is None else _bits(other - own, frozen)
+        worth = None if other is None else _bits(other, frozen) - _bits(own, frozen)
     matrix = None
     if frozen.dims > 1 and base is not None:
         label = None if labels is None else int(labels[0])
