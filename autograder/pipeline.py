@@ -318,8 +318,6 @@ def _draw_figures(folder: Path, items: list[ItemResult], examined: _Examined) ->
     """Pictures of models and of samples beside the result; those of an earlier run go."""
     from autograder.report.figures import draw
 
-    for path in folder.glob("*.png"):
-        path.unlink()
     for item in items:
         name = item.id.partition(":")[2]
         if item.kind == "model" and item.measurement is not None:
@@ -335,6 +333,10 @@ def _draw_figures(folder: Path, items: list[ItemResult], examined: _Examined) ->
             )
         if item.kind == "sampler" and (found := examined.measures.samplers.get(item.id)) is not None:
             item.figures = draw(folder, name, samples=found.samples, levels=examined.frozen[name].levels)
+    drawn = {file for item in items for file in item.figures.values()}
+    for path in folder.glob("*.png"):
+        if path.name not in drawn:
+            path.unlink()
 
 
 def _result(

@@ -4,15 +4,18 @@ The arrays come from a student's notebook: they may be huge, not finite, of any 
 not drawn, and the page says so; a picture never costs a result.
 """
 
+import hashlib
 import io
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from autograder.receipt import library_hash
 from autograder.results import write_atomically
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ MOST_PIXELS = 64  # a side
 MOST_POINTS = 1000  # of a curve
 MOST_SYMBOLS = 1024  # a side of the dependency matrix
 BITS = 64.0  # bits/dim; curves are cut off there
+SHOWS = "Shows"  # the key under which a picture keeps the digest of what it was drawn from
 
 # matplotlib keeps its settings in one place for all threads.
 DRAWING = threading.Lock()
@@ -62,34 +66,58 @@ def draw(
     `dependency` (`[D, D]`, row = output, column = input, in the model's `order`). Nothing is raised for
     arrays that cannot be drawn; their names are missing in the answer.
     """
-    wanted: dict[str, Callable[[], tuple[Figure, str]]] = {}
+    wanted: dict[str, tuple[Callable[..., tuple[Figure, str]], tuple[Any, ...]]] = {}
     if samples is not None:
-        wanted["samples"] = lambda: _samples(samples, levels)
+        wanted["samples"] = _samples, (samples, levels)
     if history is not None:
-        wanted["curves"] = lambda: _curves(history, references)
+        wanted["curves"] = _curves, (history, references)
     if dependency is not None:
-        wanted["dependency"] = lambda: _dependency(dependency, order)
+        wanted["dependency"] = _dependency, (dependency, order)
     files = {}
-    for name, make in wanted.items():
-        try:
-            with DRAWING:
-                data = _png(*make())
-        except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError):
-            continue  # includes UsageError; a file that cannot be written is not included
-        files[name] = f"{model}-{name}.png"
-        write_atomically(folder / files[name], data)
+    for name, (make, given) in wanted.items():
+        path, shows = folder / f"{model}-{name}.png", _digest(given)
+        # What is scored again mostly looks as it did, and drawing it takes as long as a good part of that.
+        if _told(path, SHOWS) != shows:
+            try:
+                with DRAWING:
+                    data = _png(*make(*given), shows)
+            except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError):
+                continue  # includes UsageError; a file that cannot be written is not included
+            write_atomically(path, data)
+        files[name] = path.name
     return files
 
 
 def description(path: Path) -> str:
     """What a picture shows, for those who cannot see it: the text that `draw` wrote into the file."""
+    return _told(path, "Description")
+
+
+def _told(path: Path, key: str) -> str:
+    """A text in a picture; nothing where there is no picture."""
     from PIL import Image
 
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            return str(image.info.get("Description", ""))
+            return str(image.info.get(key, ""))
     except (OSError, ValueError, SyntaxError):
         return ""
+
+
+def _digest(given: tuple[Any, ...]) -> str:
+    """Of what a picture shows, and of the programs that draw it."""
+    packages = tuple(version(name) for name in ("matplotlib", "numpy", "pillow"))
+    content = repr((library_hash(), packages, [_plain(value) for value in given]))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """What is equal for equal content, and says all of it."""
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest()
+    if hasattr(value, "validation"):
+        return [*value.step], [*value.train], [*value.validation]
+    return value
 
 
 def _samples(samples: np.ndarray, levels: int) -> "tuple[Figure, str]":
@@ -192,9 +220,9 @@ def _dependency_words(matrix: np.ndarray, order: np.ndarray) -> tuple[str, str |
     return words, title
 
 
-def _png(figure: "Figure", words: str) -> bytes:
+def _png(figure: "Figure", words: str, shows: str) -> bytes:
     file = io.BytesIO()
-    metadata = {"Description": words, "Software": None}
+    metadata = {"Description": words, SHOWS: shows, "Software": None}
     quick = {"compress_level": 1}  # hardly larger, in a fifth of the time
     figure.savefig(file, format="png", dpi=120, facecolor="white", metadata=metadata, pil_kwargs=quick)
     return file.getvalue()

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autograder.report import write_report
+from autograder.report import figures, write_report
 from autograder.report.executed import MOST_PICTURES, read_cells
 from autograder.report.figures import description, draw
 from autograder.report.pseudonyms import pseudonyms
@@ -524,6 +524,33 @@ def test_pictures_describe_themselves_and_name_the_first_forbidden_pair(tmp_path
     assert words["dependency"].startswith("Output 0 sees input 3, which is forbidden")
     assert "1 of 6 earlier inputs are not used" in words["dependency"]
     assert all(picture(tmp_path, file) for file in files.values())
+
+
+def test_a_picture_is_drawn_again_when_what_it_shows_has_changed(tmp_path, monkeypatch):
+    drawn = []
+
+    def counted(figure, words, shows, png=figures._png):
+        drawn.append(words)
+        return png(figure, words, shows)
+
+    monkeypatch.setattr(figures, "_png", counted)
+    samples = np.zeros((40, 1, 8, 8), np.int64)
+    history = losses([10, 20], [2.0, 1.5], [2.1, 1.6])
+    given = {"samples": samples, "levels": 4, "history": history, "references": {"reference": 1.4}}
+    files = draw(tmp_path, "m", **given)
+    assert draw(tmp_path, "m", **given | {"samples": samples.copy()}) == files
+    assert len(drawn) == 2
+    draw(tmp_path, "m", **given | {"references": {"reference": 1.5}})
+    draw(tmp_path, "m", **given | {"references": {"reference": 1.5}, "levels": 5})
+    assert [words.split()[0] for words in drawn[2:]] == ["Loss", "The"]
+    (tmp_path / "m-samples.png").write_bytes(b"cut off")
+    assert draw(tmp_path, "m", samples=samples, levels=5) == {"samples": "m-samples.png"}
+    assert len(drawn) == 5
+    monkeypatch.setattr(figures, "library_hash", lambda: "another")
+    draw(tmp_path, "m", samples=samples, levels=5)
+    assert len(drawn) == 6
+    # What cannot be drawn is not answered, though a picture of before may lie there.
+    assert draw(tmp_path, "m", history=losses([1], [np.nan], [np.nan])) == {}
 
 
 def test_pairs_of_numbers_are_points_of_the_plane(tmp_path):
