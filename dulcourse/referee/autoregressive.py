@@ -17,7 +17,7 @@ from dulcourse.autoregressive.base import AutoregressiveModel
 from dulcourse.errors import UsageError
 from dulcourse.referee.code import capped, charges, malformed
 from dulcourse.referee.frozen import FrozenOrder, buffers_of, sha_of
-from dulcourse.referee.respondent import Malformed, Respondent, Spec, ask
+from dulcourse.referee.respondent import Malformed, Respondent, Spec, ask, at_once
 from dulcourse.referee.score import Score, check_images, given_reference, summary
 
 __all__ = ["conditionals", "freeze", "reference_charges", "score"]
@@ -264,7 +264,7 @@ def reference_charges(
 def _reference_logits(reference, images, labels) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches of images and of their logits `[batch, D, levels]`, a bounded number at a time."""
     device = reference.order.device
-    size = max(1, 2**22 // (reference.levels * images[0].size))
+    size = at_once(reference.levels * images[0].size)
     reference.eval()
     for start in range(0, len(images), size):
         part = slice(start, start + size)

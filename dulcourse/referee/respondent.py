@@ -16,11 +16,21 @@ from torch import Tensor, nn
 
 from dulcourse.referee.precision import home, precisely
 
-__all__ = ["LocalRespondent", "Malformed", "Respondent", "Spec", "ask", "to_arguments", "to_arrays"]
+__all__ = [
+    "LocalRespondent",
+    "Malformed",
+    "Respondent",
+    "Spec",
+    "ask",
+    "at_once",
+    "to_arguments",
+    "to_arrays",
+]
 
 Arrays = Mapping[str, np.ndarray]
 
-CHUNK = 1 << 24  # logits computed at once: 64 MiB
+# Logits computed at once: what goes with them stays in a processor's cache. Of large images a few at least.
+CHUNK, FEW = 1 << 16, 16
 # Of flows and latent-variable models a graph is kept of each image: this many at once, more of small ones.
 IMAGES, NUMBERS = 64, 1 << 16
 
@@ -206,10 +216,15 @@ class LocalRespondent:
         return {key: np.asarray(getattr(entry.history, key, ()), kind) for key, kind in kinds.items()}
 
 
+def at_once(logits: int) -> int:
+    """How many images, of so many logits each, are computed at once."""
+    return max(FEW, CHUNK // logits)
+
+
 def _batches(model: nn.Module, arrays: Arrays) -> list[tuple[Tensor, ...]]:
-    """x (and y, if sent) on the model's device, in pieces whose logits stay below 64 MiB."""
+    """x (and y, if sent) on the model's device, in pieces of bounded size."""
     tensors = [torch.from_numpy(np.ascontiguousarray(arrays[key])) for key in ("x", "y") if key in arrays]
-    size = max(1, CHUNK // (model.levels * max(1, tensors[0][0].numel())) if len(tensors[0]) else 1)
+    size = at_once(model.levels * max(1, tensors[0][0].numel())) if len(tensors[0]) else 1
     return list(zip(*(t.to(home(model)).split(size) for t in tensors), strict=True))
 
 

@@ -182,6 +182,7 @@ def test_a_conditional_model_samples_the_labels_it_is_given(histogram):
 
 def test_many_images_are_answered_in_pieces_that_fit(histogram, monkeypatch):
     monkeypatch.setattr("dulcourse.referee.respondent.CHUNK", 24)  # two images of 12 logits
+    monkeypatch.setattr("dulcourse.referee.respondent.FEW", 1)
     x = np.arange(28).reshape(7, *SHAPE) % 3
     assert respondent(histogram).call("m.logits", {"x": x})["logits"].shape == (7, 3, *SHAPE)
     rows = respondent(histogram).call("m.conditional", {"x": x, "position": np.arange(7) % 4})
