@@ -19,6 +19,12 @@ UNTOLD = "[...document.images].filter(i => !i.alt.trim()).map(i => i.outerHTML.s
 BROKEN = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src.slice(0, 80))"
 
 
+# A formula in a line of text does not scroll: what is too long for a phone is cut off, and no page grows.
+CUT_OFF = """[...document.querySelectorAll('mjx-container:not([display])')].filter(formula =>
+    [...formula.querySelectorAll('mjx-math, mjx-mrow, mjx-mi')].some(part =>
+        part.getBoundingClientRect().right > innerWidth)).map(formula => formula.textContent)"""
+
+
 @pytest.fixture(params=[*PAGES, "search"])
 def path(request) -> Path:
     page = HTML / f"{request.param}.html"
@@ -42,6 +48,7 @@ def test_a_page_fits_a_phone(open_page, path, scheme):
     page = open_page(path, width=390, scheme=scheme)
     page.page.evaluate(TYPESET)
     assert page.scroll_width() <= 390, page.wide()
+    assert page.page.evaluate(CUT_OFF) == []
     assert page.complaints() == []
 
 
