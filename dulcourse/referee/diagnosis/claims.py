@@ -14,6 +14,7 @@ __all__ = ["figure", "judged", "own_bits_per_dim", "own_log_prob", "said", "tole
 
 
 LARGEST = 1e12  # nats; sums of larger numbers would overflow
+IN_NATS = "; and it is in nats, divide by ln 2"
 SAME = 0.005  # bits/dim by which a claim cannot tell two mistakes apart
 
 
@@ -101,9 +102,7 @@ def units(
         near = max(tolerance, 0.02) * max(1e-9, abs(value))
         return abs(value - claimed) <= min(near, abs(measured - claimed) / 4)
 
-    in_nats = {
-        f"{words}; and it is in nats, divide by ln 2": bits * math.log(2) for words, bits in more.items()
-    }
+    in_nats = {words + IN_NATS: bits * math.log(2) for words, bits in more.items()}
     candidates = {**_mistakes(measured, dims, levels), **more, **in_nats}
 
     def distance(words: str) -> float:
@@ -114,10 +113,12 @@ def units(
     words = min(candidates, key=distance)
     if not fits(candidates[words]):
         return None
-    # Where mistakes lead to one figure, as some do in any model that is well trained, each may be it.
+    # Where mistakes lead to one figure, as some do in any model that is well trained, each may be it: the
+    # claim is of other images, and tells them apart no better than that.
     alike = next((group for group in (more, in_nats) if words in group), {})
-    same = [other for other, bits in alike.items() if abs(bits - candidates[words]) <= SAME]
-    words = "; or: ".join([words, *(other for other in same if other != words)])
+    same = [other for other, bits in alike.items() if abs(bits - candidates[words]) <= tolerance / 2]
+    each = [words, *(other for other in same if other != words)]
+    words = "; or: ".join(other.removesuffix(IN_NATS) for other in each) + IN_NATS * (words in in_nats)
     return f"{claimed:.4g} bits/dim were claimed where the referee finds {measured:.4g}: {words}."
 
 
