@@ -99,7 +99,8 @@ def _imported(library: Path) -> ModuleType:
     for name in (*NEEDED, *COMMON):
         with contextlib.suppress(ImportError):  # a session tells what it misses; this process serves others
             importlib.import_module(name)
-    worker.warm_up()
+    with contextlib.suppress(Exception):  # the same
+        worker.warm_up()
     return worker
 
 

@@ -107,7 +107,6 @@ def warm_up() -> None:
     and compiles on the way is there for the next.
     """
     import nbformat.v4
-    import papermill.execute
     from papermill.engines import Engine, papermill_engines
 
     class Nothing(Engine):
@@ -117,8 +116,7 @@ def warm_up() -> None:
 
     papermill_engines.register("nothing", Nothing)
     cell = nbformat.v4.new_code_cell("seed = 0", metadata={"tags": ["parameters"]})
-    with contextlib.suppress(papermill.exceptions.PapermillException):
-        execute(nbformat.v4.new_notebook(cells=[cell]), {"seed": 1}, "nothing")
+    execute(nbformat.v4.new_notebook(cells=[cell]), {"seed": 1}, "nothing")
 
 
 def execute(notebook: Any, parameters: dict[str, Any], engine: str, **options: Any) -> None:

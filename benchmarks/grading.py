@@ -25,7 +25,7 @@ from typing import Any
 from autograder.receipt import library_hash
 from autograder.scheduler import cores
 
-__all__ = ["KINDS", "RESULTS", "ROOT", "TARGETS", "autograder", "receipt", "table"]
+__all__ = ["KINDS", "RESULTS", "ROOT", "TARGETS", "autograder", "publish", "receipt", "table"]
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results")
@@ -161,6 +161,14 @@ def receipt(students: int) -> dict[str, Any]:
     }
 
 
+def publish(path: Path, results: dict[str, Any], words: str) -> None:
+    """Write the results as `path`.json, in words as `path`.md, and show the words."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+    path.with_suffix(".md").write_text(words)
+    print(words)
+
+
 def ratio(found: dict[str, list[float]]) -> float:
     """How many times as fast as nbgrader: the median over rounds of the ratio of wall clocks."""
     rounds = zip(found["nbgrader"], found["dulcourse"], strict=True)
@@ -192,10 +200,7 @@ def main() -> None:
     arguments = parser.parse_args()
     kinds = {kind: measure(kind, arguments.students, arguments.rounds) for kind in arguments.only}
     results = {"receipt": receipt(arguments.students), "kinds": kinds}
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "grading.json").write_text(json.dumps(results, indent=1) + "\n")
-    (arguments.out / "grading.md").write_text(table(results))
-    print(table(results))
+    publish(arguments.out / "grading", results, table(results))
 
 
 if __name__ == "__main__":

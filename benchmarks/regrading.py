@@ -8,7 +8,6 @@ Results go to benchmarks/results: regrading.json with a receipt, regrading.md to
 
 import argparse
 import csv
-import json
 import statistics
 import tempfile
 from pathlib import Path
@@ -18,7 +17,7 @@ import nbformat
 
 from autograder.release import solved
 from autograder.rubric import load_rubric
-from benchmarks.grading import RESULTS, ROOT, autograder, receipt
+from benchmarks.grading import RESULTS, ROOT, autograder, publish, receipt
 
 __all__ = ["HOMEWORKS", "TARGET", "table"]
 
@@ -86,10 +85,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = {name: measure(name, arguments.students, arguments.rounds) for name in arguments.only}
     results = {"receipt": receipt(arguments.students), "homeworks": found}
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "regrading.json").write_text(json.dumps(results, indent=1) + "\n")
-    (arguments.out / "regrading.md").write_text(table(results))
-    print(table(results))
+    publish(arguments.out / "regrading", results, table(results))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from autograder.rebuild import load_release, rebuild
 from autograder.submission import collect, read
-from benchmarks.grading import ROOT
+from benchmarks.grading import ROOT, publish
 from benchmarks.regrading import HOMEWORKS, make_class, table
 
 
@@ -22,3 +22,10 @@ def test_its_students_hand_in_what_fits_the_release(tmp_path):
 def test_the_table_has_the_median_round():
     found = {"grade": 9.04, "regrade": [2.0, 4.0, 2.5], "points": [90.0]}
     assert table({"homeworks": {"hw": found}}).splitlines()[-1] == "| hw | 9.0 s | 2.50 s | ≤ 2.5 s |"
+
+
+def test_results_are_published_for_machines_and_for_people(tmp_path, capsys):
+    publish(tmp_path / "new" / "grading", {"kinds": {}}, "a table\n")
+    assert (tmp_path / "new" / "grading.json").read_text() == '{\n "kinds": {}\n}\n'
+    assert (tmp_path / "new" / "grading.md").read_text() == "a table\n"
+    assert capsys.readouterr().out.startswith("a table")

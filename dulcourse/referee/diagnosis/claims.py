@@ -15,7 +15,7 @@ __all__ = ["figure", "judged", "own_bits_per_dim", "own_log_prob", "said", "tole
 
 LARGEST = 1e12  # nats; sums of larger numbers would overflow
 IN_NATS = "; and it is in nats, divide by ln 2"
-SAME = 0.005  # bits/dim by which a claim cannot tell two mistakes apart
+SAME = 0.005  # of a figure: by so much two mistakes at once must be nearer to a claim than one is
 
 
 def own_log_prob(
