@@ -131,7 +131,7 @@ class Measures:
             shown.x.numpy(),
             generator=self._exam.generator("diagnosis", item.name),
             asked=self._answers.declared.get(item.name),
-            base=self._trusted(item).train[:1],
+            base=self._trusted(item).train,
             labels=None if item.classes is None else shown.y.numpy(),
             claimed=measured.measurement.claimed_bits_per_dim,
         )

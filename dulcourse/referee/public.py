@@ -195,7 +195,7 @@ def _model(
         x,
         generator=generator(KEY, "diagnosis", entry["name"]),
         asked=asked,
-        base=x[:2],
+        base=x,
         labels=labels,
         claimed=claimed,
     )

@@ -80,6 +80,26 @@ def test_a_trained_model_sees_all_of_its_past_and_nothing_else(made):
     assert missing(matrix, made.frozen.order) == []
 
 
+class Faint(Linear):
+    """The first symbol moves the last by less than float32 tells, but in images that start at level 2."""
+
+    def logits(self, x, y=None):
+        logits = super().logits(x, y).float()
+        first, last = x.flatten(1)[:, 0], logits.flatten(2)[:, 0, 2]
+        last += torch.where(x.flatten(1)[:, 1] == 2, 1.0, 1e-6) * first
+        return logits
+
+
+def test_an_effect_that_one_image_hides_is_looked_for_in_others():
+    mask = past(RANK)
+    mask[2, 0] = False
+    frozen, generator = frozen_of(ORDER.numpy(), SHAPE, 3), np.random.default_rng(0)
+    base = np.zeros((3, *SHAPE), int)
+    base[2, ..., 1] = 2
+    seen = [dependency(local(Faint(mask)), "made", frozen, base[:n], generator) for n in (2, 3)]
+    assert [missing(matrix, ORDER.numpy()) for matrix in seen] == [[(2, 0)], []]
+
+
 def test_numbers_of_any_size_leave_no_warning():
     """What a stranger answers must not stop the referee: the largest floats, of either sign."""
 
@@ -259,11 +279,23 @@ def test_whether_labels_are_used_is_seen_on_the_same_images(worth, words):
         assert words in only
 
 
-def test_claims_of_conditional_models_leave_the_price_of_labels_out():
+@pytest.mark.parametrize(
+    ("claimed", "words"),
+    [
+        (1.5, "the claim of 1.200 bits/dim agrees with the 1.200 measured."),
+        (
+            1.2 * math.log(2) + 0.3,
+            "0.8318 bits/dim were claimed where the referee finds 1.2: that is the figure",
+        ),
+        (1.2, "0.900 bits/dim were claimed, the referee measured 1.200 on new images: was"),
+    ],
+)
+def test_claims_of_conditional_models_hold_the_price_of_labels(claimed, words):
+    """As the score does; it is no part of what mistakes with units turn."""
     score = scored(1.5, label_gap=0.2, parts={"label": 0.3})
-    words = explain(score, frozen=raster(SHAPE, 3), claimed=1.2, own=1.2)
-    assert words[0] == "the claim of 1.200 bits/dim agrees with the 1.200 measured."
-    assert "the score holds 0.300 bits/dim for the label itself" in words[1]
+    found = explain(score, frozen=raster(SHAPE, 3), claimed=claimed, own=1.2)
+    assert found[0].startswith(f"without the 0.300 bits/dim of the label, {words}")
+    assert "the score holds 0.300 bits/dim for the label itself" in found[1]
 
 
 def test_what_a_model_says_of_itself(made):

@@ -23,7 +23,8 @@ def explain(
 ) -> list[str]:
     """What the figures say, most useful first: unusable answers, a leak, other units, a blind spot.
 
-    `own` is what the model's own log_prob says of the images; `labels_worth`, how much more it says that
+    `claimed` holds the price of the label, as the score does. `own` is what the model's own log_prob says of
+    the images; `labels_worth`, how much more it says that
     some of them cost with wrong labels.
     """
     label = score.parts.get("label", 0.0)
@@ -40,7 +41,8 @@ def explain(
         )
     if claimed is not None and sound:
         honest = blind.bits_per_dim if own is None else own
-        words.append(judged(claimed, blind, frozen.dims, frozen.levels, honest))
+        without = f"without the {label:.3f} bits/dim of the label, " if label else ""
+        words.append(without + judged(claimed - label, blind, frozen.dims, frozen.levels, honest))
     if matrix is not None and not leak:
         words += _blind_spot(matrix, frozen)
     return words + _labels(score, label, labels_worth)

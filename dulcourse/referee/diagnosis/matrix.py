@@ -29,14 +29,20 @@ def dependency(
 ) -> Matrix:
     """M[i, j]: does the conditional of symbol i change when symbol j does?
 
-    Each input of each base image is set to `flips` other levels, one at a time. The base images must not
-    be test images that are still to be scored. An effect below the rounding of the answers counts as
-    none. A class-conditional model is asked with one `label` throughout.
+    Each input is set to `flips` other levels, one at a time: in the first base image, and in the next ones
+    while some output after it has not been seen to move. One image does not show everything: the effect of a
+    far corner in a trained model can be below the rounding of the answers, and counts as none there. The
+    base images must not be test images that are still to be scored. A class-conditional model is asked with
+    one `label` throughout.
     """
     matrix = np.zeros((frozen.dims, frozen.dims), bool)
-    for image in base:
+    allowed = past(frozen.order, frozen.group)
+    for number, image in enumerate(base):
+        unseen = np.flatnonzero((allowed & ~matrix).any(axis=0)) if number else np.arange(frozen.dims)
+        if not len(unseen):
+            break
         before = _log_p(respondent, name, frozen, image[None], label)
-        for inputs in _pieces(frozen, flips):
+        for inputs in _pieces(unseen, frozen, flips):
             changed = _perturb(image, inputs, frozen.levels, flips, generator)
             after = _log_p(respondent, name, frozen, changed.reshape(-1, *frozen.shape), label)
             # [inputs, flips, levels, D] -> does any level of output i move under any flip of input j?
@@ -66,10 +72,10 @@ def _moved(before: np.ndarray, after: np.ndarray) -> np.ndarray:
         return np.abs(after - before) > tolerance * (1 + np.abs(before))
 
 
-def _pieces(frozen: FrozenOrder, flips: int) -> Iterable[Int64[np.ndarray, " n"]]:
+def _pieces(inputs: np.ndarray, frozen: FrozenOrder, flips: int) -> Iterable[Int64[np.ndarray, " n"]]:
     """Inputs in pieces whose logits stay below 64 MiB."""
     size = max(1, PIECE // (frozen.levels * frozen.dims * flips))
-    return (np.arange(start, min(start + size, frozen.dims)) for start in range(0, frozen.dims, size))
+    return (inputs[start : start + size] for start in range(0, len(inputs), size))
 
 
 def _perturb(image: np.ndarray, inputs: np.ndarray, levels: int, flips: int, generator) -> np.ndarray:
