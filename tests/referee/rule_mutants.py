@@ -278,10 +278,10 @@ MUTANTS = (
 def noticed_by(mutant: Mutant | None, copy: Path) -> list[str]:
     """The first test of the mutant's rule (of all rules for None) that fails in a copy of the course."""
     if mutant is None:
-        return harness.failing(copy, RULES, "rule_")
+        return harness.failing(copy, RULES, "rule_", typed=False)
     bug = mutant.of_the_harness()
     with harness.patched(copy, bug):
-        return harness.failing(copy, bug.nodes, bug.only)
+        return harness.failing(copy, bug.nodes, bug.only, typed=False)
 
 
 def main() -> int:
