@@ -9,6 +9,7 @@ import io
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -106,9 +107,13 @@ def _told(path: Path, key: str) -> str:
 
 def _digest(given: tuple[Any, ...]) -> str:
     """Of what a picture shows, and of the programs that draw it."""
-    packages = tuple(version(name) for name in ("matplotlib", "numpy", "pillow"))
-    content = repr((library_hash(), packages, [_plain(value) for value in given]))
+    content = repr((library_hash(), _drawn_by(), [_plain(value) for value in given]))
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+@cache
+def _drawn_by() -> tuple[str, ...]:
+    return tuple(version(name) for name in ("matplotlib", "numpy", "pillow"))
 
 
 def _plain(value: Any) -> Any:

@@ -626,14 +626,15 @@ handin.check("pixelcnn")
 # it will never know.
 
 # %% nbgrader={"grade": true, "grade_id": "blind-spot-figure", "locked": true, "points": 20, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "pixelcnn"}
-try:
-    fields = torch.stack(
-        [seen(8, 8, 5, 3, kernel_size=3, layers=layers) for layers in (1, 2, 4, 8, 16)]
-    ).long()
-    fields[:, 5, 3] = 2  # the pixel that is predicted
-    display(plotting.show_images(fields[:, None], levels=3))
-except Exception as error:
-    print(f"no picture: seen raised {type(error).__name__}: {error}")
+if pictures:
+    try:
+        fields = torch.stack(
+            [seen(8, 8, 5, 3, kernel_size=3, layers=layers) for layers in (1, 2, 4, 8, 16)]
+        ).long()
+        fields[:, 5, 3] = 2  # the pixel that is predicted
+        display(plotting.show_images(fields[:, None], levels=3))
+    except Exception as error:
+        print(f"no picture: seen raised {type(error).__name__}: {error}")
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "gated-text", "locked": true, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "gated"}
 # ## Problem 5. A Gated PixelCNN, told which digit to draw

@@ -40,7 +40,7 @@ Answer = TypeVar("Answer")
 
 # Symbols, and images at least, that an autoregressive model is asked about once more, whole: that costs as
 # much as its score, and is worth no points.
-SYMBOLS, IMAGES = 1 << 15, 128
+SYMBOLS, IMAGES = 1 << 14, 128
 BASES = 8  # images in which inputs are changed, at most: the first shows nearly all that there is to see
 
 

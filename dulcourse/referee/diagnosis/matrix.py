@@ -41,12 +41,11 @@ def dependency(
         unseen = np.flatnonzero((allowed & ~matrix).any(axis=0)) if number else np.arange(frozen.dims)
         if not len(unseen):
             break
-        before = _log_p(respondent, name, frozen, image[None], label)
         for inputs in _pieces(unseen, frozen, flips):
-            changed = _perturb(image, inputs, frozen.levels, flips, generator)
-            after = _log_p(respondent, name, frozen, changed.reshape(-1, *frozen.shape), label)
+            changed = _perturb(image, inputs, frozen.levels, flips, generator).reshape(-1, *frozen.shape)
+            log_p = _log_p(respondent, name, frozen, np.concatenate([image[None], changed]), label)
             # [inputs, flips, levels, D] -> does any level of output i move under any flip of input j?
-            moved = _moved(before, after).reshape(len(inputs), -1, *before.shape[1:]).any(axis=(1, 2))
+            moved = _moved(log_p[:1], log_p[1:]).reshape(len(inputs), -1, *log_p.shape[1:]).any(axis=(1, 2))
             matrix[:, inputs] |= moved.T
     return matrix
 
@@ -65,8 +64,8 @@ def _log_p(
 
 
 def _moved(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    # Batches of different sizes round differently; 512 units in the last place are far below any trained
-    # weight.
+    # Where a batch is cut in pieces, those of different sizes round differently; 512 units in the last place
+    # are far below any trained weight.
     tolerance = 512 * np.finfo(before.dtype).eps
     with np.errstate(all="ignore"):
         return np.abs(after - before) > tolerance * (1 + np.abs(before))
