@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-__all__ = ["OpenPage", "browser", "open_page"]
+__all__ = ["OpenPage", "browser", "new_tab", "open_page"]
 
 Scheme = Literal["light", "dark"]
 
@@ -50,6 +50,22 @@ class OpenPage:
     def goto(self, path: Path | str) -> None:
         """Open another page in the same tab: cheaper than a new one, and complaints add up."""
         self.page.goto(path if "://" in str(path) else Path(path).resolve().as_uri(), wait_until="load")
+
+    def leave(self) -> None:
+        """Empty the tab and forget what went wrong in it: the complaints to come are of the next page."""
+        self.page.goto("about:blank")
+        self.errors.clear()
+        self.foreign.clear()
+
+    def show(self, *, width: int, height: int = 900, scheme: Scheme = "light") -> None:
+        """Another window or theme for the page that is open: cheaper than another load.
+
+        A request that the page makes for them is among the complaints after the next questions, not at once.
+        """
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.emulate_media(color_scheme=scheme)
+        # The page's scripts hear of it in the first frame; what they change is drawn in the second.
+        self.page.evaluate("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
     def complaints(self) -> list[str]:
         """Console errors and warnings, uncaught exceptions, failed requests, requests to another host."""
@@ -107,28 +123,33 @@ def browser() -> Iterator[object]:
         running.close()
 
 
-@pytest.fixture
-def open_page(browser) -> Iterator[Callable[..., OpenPage]]:
-    """`open_page(path, width=1200, height=900, scheme="light", script=True)` opens a local file."""
-    contexts = []
+@pytest.fixture(scope="module")
+def new_tab(browser) -> Callable[..., OpenPage]:
+    """`new_tab(width=1200, height=900, scheme="light", script=True)` shares nothing with other tabs."""
 
     def opened(
-        path: Path | str,
-        *,
-        width: int = 1200,
-        height: int = 900,
-        scheme: Scheme = "light",
-        script: bool = True,
+        *, width: int = 1200, height: int = 900, scheme: Scheme = "light", script: bool = True
     ) -> OpenPage:
         context = browser.new_context(
             viewport={"width": width, "height": height}, color_scheme=scheme, java_script_enabled=script
         )
-        contexts.append(context)
-        result = OpenPage(context.new_page())
-        result._watch()
-        result.goto(path)
-        return result
+        tab = OpenPage(context.new_page())
+        tab._watch()
+        return tab
+
+    return opened
+
+
+@pytest.fixture
+def open_page(new_tab) -> Iterator[Callable[..., OpenPage]]:
+    """`open_page(path, **mode)` opens a local file in a new tab, in the words of `new_tab`, for one test."""
+    tabs = []
+
+    def opened(path: Path | str, **mode) -> OpenPage:
+        tabs.append(new_tab(**mode))
+        tabs[-1].goto(path)
+        return tabs[-1]
 
     yield opened
-    for context in contexts:
-        context.close()
+    for tab in tabs:
+        tab.page.context.close()
