@@ -11,7 +11,7 @@ from autograder.library import StagedLibrary, stage
 from autograder.limits import Limits
 from autograder.owner import owned_name
 from autograder.sandbox import available
-from tests.autograder.notebooks import groups, processes, small_library
+from tests.autograder.notebooks import groups, hide_torch, processes, small_library
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,6 +38,14 @@ def server(library: StagedLibrary) -> Iterator[ForkServer]:
     """A process from which sessions of the small library are forked."""
     with ForkServer(library, Limits()) as warm:
         yield warm
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StagedLibrary]:
+    """The same, without torch and matplotlib: for servers that a test ill-treats, which start sooner."""
+    with stage(source=small_library(tmp_path_factory.mktemp("source")), fonts=False) as staged:
+        hide_torch(staged.folder)
+        yield staged
 
 
 @pytest.fixture
