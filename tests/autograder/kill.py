@@ -11,11 +11,11 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +26,25 @@ IGNORED = {"seconds"}
 
 
 def disturbed(
-    command: Sequence[str], out: Path, kills: int, window: float, draw: random.Random, **options: Any
+    start: Callable[[], subprocess.Popen], out: Path, kills: int, window: float, draw: random.Random
 ) -> int:
-    """Run `command`, killed `kills` times within `window` seconds after its first submission began; then to
-    its end.
+    """Run what `start` starts, killed `kills` times within `window` seconds after its first submission began;
+    then to its end.
 
     Returns how many kills found it at work; a run that ends before its kill ends the killing.
     """
     hit = 0
     for _ in range(kills):
-        process = subprocess.Popen(command, **options)
+        process = start()
         _until_it_works(process, out)
         try:
             process.wait(draw.uniform(0, window))
             break
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             process.wait()
             hit += 1
-    subprocess.run(command, check=True, **options)
+    assert start().wait() == 0
     return hit
 
 
@@ -127,7 +127,8 @@ def main() -> None:
     # Long enough that some submissions are finished between two kills, and some are not.
     run = [result["seconds"] for result in map(json.loads, _texts(calm)) if result["seconds"] > 0]
     window = 2 * sum(run) / len(run)
-    hit = disturbed(command(wild), wild, chosen.kills, window, random.Random(chosen.seed))
+    start = partial(subprocess.Popen, command(wild))
+    hit = disturbed(start, wild, chosen.kills, window, random.Random(chosen.seed))
     starts = check_journal(wild)
     assert outcomes(calm) == outcomes(wild), "the disturbed results differ"
     print(f"{hit} kills, {len(starts)} submissions, {sum(starts.values())} starts: the same results.")

@@ -1,73 +1,80 @@
 """A grader killed at random moments and started again ends with the results of one that was left alone."""
 
+import multiprocessing
 import os
 import random
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from autograder import grading
+from autograder import grading, receipt, reference
+from autograder.report import figures
 from tests.autograder.kill import check_journal, disturbed, outcomes, same_batch
-from tests.autograder.parties import course, hand_in
+from tests.autograder.parties import course, hand_in, parties
 
-ROOT = Path(__file__).parents[2]
 WORDS = ("good", "wrong", "late", "unsolved", "raises", "good", "dies_of_double", "uniform")
 
-# A grader whose parties answer in its own process, slowly enough to be killed in the middle.
-GRADER = """
-import sys
-from pathlib import Path
-import autograder.report.figures as figures
-figures.draw = lambda folder, name, **given: {}
-import autograder.reference as reference
-reference.public_images = lambda model, images=reference.public_images: images(
-    model.model_copy(update={"options": model.options | {"n": 300}})
-)
-import autograder.receipt as receipt
-receipt.library_hash = lambda: "as it is now"
-from autograder.grading import grade_class
-from tests.autograder.parties import parties
-course, klass, out = map(Path, sys.argv[1:])
-sys.exit(grade_class(course, "tiny", klass, out, tier="smoke", slots=2, sandboxes=parties([], pause=0.15)))
-"""
+# Forks graders from a process that has imported everything once.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([__name__])
+
+
+def grade(folder: Path, out: Path) -> None:
+    """A grader whose parties answer in its own process, slowly enough to be killed in the middle."""
+    os.environ["XDG_STATE_HOME"] = str(folder / "state")
+    images = reference.public_images
+    reference.public_images = lambda model: images(
+        model.model_copy(update={"options": model.options | {"n": 300}})
+    )
+    figures.draw = lambda folder, name, **given: {}
+    receipt.library_hash = lambda: "as it is now"
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    options = {"tier": "smoke", "slots": 2, "sandboxes": parties([], pause=0.15)}
+    sys.exit(grading.grade_class(folder / "course", "tiny", folder / "class", out, **options))
+
+
+class Grader:
+    """Such a process, with the methods of `subprocess.Popen`."""
+
+    def __init__(self, *arguments: Path):
+        self._process = SERVER.Process(target=grade, args=arguments)
+        self._process.start()
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self.poll() is None:
+            raise subprocess.TimeoutExpired("grade", timeout)
+        return self.poll()
+
+    def kill(self) -> None:
+        self._process.kill()
 
 
 @pytest.fixture
-def grader(tmp_path):
-    """The command that grades a small class into a folder, and its environment."""
+def start(tmp_path):
+    """Starts a grader of a small class, which writes into a folder."""
     folder = course(tmp_path / "course")
     for number, word in enumerate(WORDS):
         hand_in(tmp_path / "class", f"student{number}", word, folder)
-    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}
-    options = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-
-    def command(name: str) -> tuple[list[str], dict]:
-        return [
-            sys.executable,
-            "-c",
-            GRADER,
-            str(folder),
-            str(tmp_path / "class"),
-            str(tmp_path / name),
-        ], options
-
-    return command
+    return partial(Grader, tmp_path)
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_killed_grader_goes_on_to_the_same_results(grader, tmp_path, kills):
+def test_a_killed_grader_goes_on_to_the_same_results(start, tmp_path, kills):
     if kills > 5 and "EVERYTHING" not in os.environ:
         pytest.skip("twenty kills take minutes; set EVERYTHING=1")
-    command, options = grader("calm")
-    subprocess.run(command, check=True, **options)
     calm, wild = tmp_path / "calm", tmp_path / "wild"
+    assert start(calm).wait() == 0
     same_batch(calm, wild)
-    command, options = grader("wild")
-    hit = disturbed(command, wild, kills, window=1.0, draw=random.Random(kills), **options)
+    hit = disturbed(partial(start, wild), wild, kills, window=1.0, draw=random.Random(kills))
     assert hit >= 2
     assert outcomes(wild) == outcomes(calm)
     assert set(check_journal(wild)) == {f"student{number}" for number in range(len(WORDS))}
