@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_journal", "disturbed", "outcomes", "same_batch"]
+__all__ = ["check_journal", "disturbed", "outcomes", "same_batch", "window"]
 
 # Not functions of the draws: how long it took.
 IGNORED = {"seconds"}
@@ -28,15 +28,16 @@ IGNORED = {"seconds"}
 def disturbed(
     start: Callable[[], subprocess.Popen], out: Path, kills: int, window: float, draw: random.Random
 ) -> int:
-    """Run what `start` starts, killed `kills` times within `window` seconds after its first submission began;
-    then to its end.
+    """Run what `start` starts, killed `kills` times, then to its end.
 
-    Returns how many kills found it at work; a run that ends before its kill ends the killing.
+    A kill comes within `window` seconds after the journal grew by a few lines: some submissions are finished
+    between two kills, and some are not, on a slow machine too. Returns how many kills found it at work; a run
+    that ends before its kill ends the killing.
     """
     hit = 0
     for _ in range(kills):
         process = start()
-        _until_it_works(process, out)
+        _until_it_works(process, out, draw.randint(1, 4))
         try:
             process.wait(draw.uniform(0, window))
             break
@@ -48,11 +49,15 @@ def disturbed(
     return hit
 
 
-def _until_it_works(process: subprocess.Popen, out: Path) -> None:
-    """Wait until the journal grows, or the process ends."""
+def _until_it_works(process: subprocess.Popen, out: Path, lines: int) -> None:
+    """Wait until the journal has so many lines more, or the process ends."""
     journal = out / "journal.jsonl"
-    before = journal.stat().st_size if journal.exists() else 0
-    while process.poll() is None and not (journal.exists() and journal.stat().st_size > before):
+
+    def length() -> int:
+        return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+    enough = length() + lines
+    while process.poll() is None and length() < enough:
         time.sleep(0.01)
 
 
@@ -60,6 +65,12 @@ def same_batch(first: Path, second: Path) -> None:
     """Let a second folder of results be of the same batch as the first, so that both draw the same."""
     second.mkdir()
     shutil.copy(first / "batch.json", second / "batch.json")
+
+
+def window(calm: Path) -> float:
+    """What a submission takes in an undisturbed run, in seconds."""
+    run = [result["seconds"] for result in map(json.loads, _texts(calm)) if result["seconds"] > 0]
+    return sum(run) / len(run)
 
 
 def _texts(out: Path) -> list[str]:
@@ -124,11 +135,8 @@ def main() -> None:
 
     subprocess.run(command(calm), check=True)
     same_batch(calm, wild)
-    # Long enough that some submissions are finished between two kills, and some are not.
-    run = [result["seconds"] for result in map(json.loads, _texts(calm)) if result["seconds"] > 0]
-    window = 2 * sum(run) / len(run)
     start = partial(subprocess.Popen, command(wild))
-    hit = disturbed(start, wild, chosen.kills, window, random.Random(chosen.seed))
+    hit = disturbed(start, wild, chosen.kills, window(calm), random.Random(chosen.seed))
     starts = check_journal(wild)
     assert outcomes(calm) == outcomes(wild), "the disturbed results differ"
     print(f"{hit} kills, {len(starts)} submissions, {sum(starts.values())} starts: the same results.")

@@ -14,14 +14,16 @@ import pytest
 
 from autograder import grading, receipt, reference
 from autograder.report import figures
-from tests.autograder.kill import check_journal, disturbed, outcomes, same_batch
+from tests.autograder.kill import check_journal, disturbed, outcomes, same_batch, window
 from tests.autograder.parties import course, hand_in, parties
 
 WORDS = ("good", "wrong", "late", "unsolved", "raises", "good", "dies_of_double", "uniform")
 
 # Forks graders from a process that has imported everything once.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([__name__])
+SERVER.set_forkserver_preload(
+    [__name__, "autograder.interview", "autograder.measure", "rich.progress", "rich.table"]
+)
 
 
 def grade(folder: Path, out: Path) -> None:
@@ -74,7 +76,7 @@ def test_a_killed_grader_goes_on_to_the_same_results(start, tmp_path, kills):
     calm, wild = tmp_path / "calm", tmp_path / "wild"
     assert start(calm).wait() == 0
     same_batch(calm, wild)
-    hit = disturbed(partial(start, wild), wild, kills, window=1.0, draw=random.Random(kills))
+    hit = disturbed(partial(start, wild), wild, kills, window(calm), draw=random.Random(kills))
     assert hit >= 2
     assert outcomes(wild) == outcomes(calm)
     assert set(check_journal(wild)) == {f"student{number}" for number in range(len(WORDS))}
