@@ -63,6 +63,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def main(control: int, folder: Path, library: Path, data: list) -> NoReturn:
     """Import, draw, say so, and fork until the grader is gone."""
+    gc.disable()  # nothing that is imported is garbage, and to look for some takes an eighth of the time
     # Children need no waiting for, nor do theirs: a namespace lives until the last of its dead is gone.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     _checked(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
@@ -74,6 +75,7 @@ def main(control: int, folder: Path, library: Path, data: list) -> NoReturn:
             _keep(name, options)
     gc.collect()
     gc.freeze()  # the collector would touch, and so copy, every page in every child
+    gc.enable()
     stream = socket.socket(fileno=control)
     stream.send(b"ready")
     while True:

@@ -180,6 +180,7 @@ def _work(desk: Desk, tasks: list[Task], slots: int | None, event: str, sandboxe
     threads = threads_per_slot(slots)  # however many are left: sums depend on it in their last digits
     _pin(threads)
     with _stoppable() as stopped, (sandboxes or _sandboxes)(desk, threads) as open_session:
+        desk.trusted.warm_up()
         failed = _with_progress(
             desk,
             tasks,

@@ -38,9 +38,16 @@ class References:
 
     def check(self) -> None:
         """Every model has weights that fit, or a `UsageError` before anything is run."""
-        for _, item in self._rubric.items:
-            if item.kind == "model":
-                self._models[item.name] = load_reference(self._rubric, item, self._tier)
+        for item in self._items():
+            self._models[item.name] = load_reference(self._rubric, item, self._tier)
+
+    def warm_up(self) -> None:
+        """Draw the images now: there is time while the first sandbox starts."""
+        for item in self._items():
+            public_images(item)
+
+    def _items(self) -> list[Model]:
+        return [item for _, item in self._rubric.items if item.kind == "model"]
 
 
 def weights_path(rubric: Rubric, model: str, tier: str) -> Path:

@@ -348,7 +348,7 @@ def thresholds(tier: str) -> dict[str, Threshold]:
     independent.
     """
     none = {"histogram": 0.4, "mixture": 0.4, "made": 0.19, "gated": 0.3}
-    images = {"histogram": 4096, "mixture": 8192, "made": 2048, "gated": 2048}
+    images = {"histogram": 4096, "mixture": 8192, "made": 2048, "gated": 1024}
     if tier != "smoke":
         none |= {"made": 0.25, "gated": 0.5}
         images |= {"made": 4096, "gated": 4096}

@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dulcourse.autoregressive.base import AutoregressiveModel
 from dulcourse.errors import UsageError
 from dulcourse.referee.respondent import Malformed
-from dulcourse.referee.sampler import draw, judge, sampler_test, spread_statistic, z_statistic
+from dulcourse.referee.sampler import _nearest, draw, judge, sampler_test, spread_statistic, z_statistic
 from tests.referee.parties import Answering, local, noise, raster
 
 
@@ -238,3 +240,12 @@ def test_a_conditional_sampler_is_held_against_the_conditionals_of_its_labels():
         party = local(ByLabel(swap), "m")
         result = sampler_test(party, party, "m", frozen, 90, generator=rng(), **settings)
         assert result.passed is not swap, result.words
+
+
+@given(st.integers(0, 2**31), st.sampled_from([2, 4, 256, 300]), st.integers(1, 300))
+def test_the_nearest_training_image_is_found(seed, levels, pixels):
+    generator = np.random.default_rng(seed)
+    x, train = (generator.integers(levels, size=(n, 1, 1, pixels)) for n in (3, 5))
+    train[0, 0, 0, : pixels // 2] = x[1, 0, 0, : pixels // 2]
+    naive = [min(int((image != other).sum()) for other in train) for image in x]
+    assert _nearest(x, train).tolist() == naive
