@@ -40,7 +40,6 @@ class Limits:
     memory_gib: float = 4.0
     processes: int = 256  # processes and threads
     output: int = 64 << 20  # printed and drawn in one run; more is a flood
-    message: int = 32 << 20  # printed or drawn at once
     answer: int = 64 << 20  # one answer to the referee
     checkpoint: int = 256 << 20  # one model's weights
     scratch: int = 1 << 30  # files in the temporary folder

@@ -225,11 +225,7 @@ class Session:
         """All that can be said before the notebook is delivered."""
         if self._sandbox is None:
             raise RuntimeError("a session runs inside its with block")
-        sizes = {
-            "output": self._limits.output,
-            "checkpoint": self._limits.checkpoint,
-            "message": self._limits.message,
-        }
+        sizes = {"output": self._limits.output, "checkpoint": self._limits.checkpoint}
         deadline = time.monotonic() + self._limits.launch_seconds
         weights = {name: np.frombuffer(data, np.uint8) for name, data in checkpoints.items()}
         try:

@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 TEXT_LIMIT, IMAGE_LIMIT, IMAGES = 64 << 10, 4 << 20, 8  # what is kept of one cell's output
+MESSAGE_LIMIT = 32 << 20  # bytes that are printed or drawn at once
 LEFT_OUT = ("rfc3987_syntax", "isoduration", "debugpy")
 
 # A notebook that seeds nothing still trains the same model when it is run again; torch's own seed is random.
@@ -293,12 +294,10 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
     class Client(AsyncKernelClient):
         """A client that knows the kernel's process and takes no message that is too large."""
 
-        message_limit = 32 << 20
-
         def _create_connected_socket(self, channel, identity=None):
             stream = self.context.socket(channel_socket_types[channel])
             stream.linger = 0
-            stream.setsockopt(zmq.MAXMSGSIZE, self.message_limit)  # on the context it has no effect
+            stream.setsockopt(zmq.MAXMSGSIZE, MESSAGE_LIMIT)  # on the context it has no effect
             stream.setsockopt(zmq.RECONNECT_IVL, 5)  # ms: until the kernel is there
             if identity:
                 stream.identity = identity

@@ -297,7 +297,8 @@ def test_a_conditional_model_is_told_labels_and_pays_for_them(more):
     assert labelled.images == 192  # a quarter gets wrong labels, and no score
     assert labelled.bits_per_dim - labelled.own_bits_per_dim == pytest.approx(math.log2(10) / 64, abs=0.05)
     assert scarce.images == 360
-    assert scarce.own_bits_per_dim == pytest.approx(scarce.bits_per_dim, abs=1e-4)  # all positions
+    # All positions, by its own account of the first 256 of them.
+    assert scarce.own_bits_per_dim == pytest.approx(scarce.bits_per_dim, abs=0.01)
 
 
 @pytest.mark.usefixtures("no_figures")

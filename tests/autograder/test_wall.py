@@ -28,9 +28,7 @@ from tests.autograder.notebooks import PREAMBLE, SLOT, groups, notebook, process
 
 pytestmark = [pytest.mark.wall, pytest.mark.usefixtures("nothing_left")]
 
-LIMITS = Limits(
-    memory_gib=0.5, processes=64, output=4 << 20, message=8 << 20, answer=1 << 20, scratch=64 << 20
-)
+LIMITS = Limits(memory_gib=0.5, processes=64, output=4 << 20, answer=1 << 20, scratch=64 << 20)
 
 
 Open = Callable[..., Session]
