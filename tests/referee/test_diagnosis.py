@@ -298,6 +298,21 @@ def test_claims_of_conditional_models_hold_the_price_of_labels(claimed, words):
     assert "the score holds 0.300 bits/dim for the label itself" in found[1]
 
 
+@pytest.mark.parametrize(
+    ("pairs", "hint"), [(20, "So few are no blind spot"), (21, "lie above and to the right")]
+)
+def test_a_few_inputs_that_are_not_seen_are_no_blind_spot(pairs, hint):
+    """Of the 2016 earlier inputs in an 8×8 image; all lie above and to the right, as a mask would have it."""
+    shape = (1, 8, 8)
+    row, column = np.divmod(np.arange(64), 8)
+    mask = past(torch.arange(64))
+    hidden = (row[None, :] < row[:, None]) & (column[None, :] > column[:, None])
+    mask[tuple(np.argwhere(hidden)[:pairs].T)] = False
+    (words,) = explain(scored(), frozen=raster(shape, 3), matrix=mask)
+    assert words.startswith(f"{pairs} of 2016 earlier inputs are not used")
+    assert hint in words
+
+
 def test_what_a_model_says_of_itself(made):
     party = local(made.model, claim=1.25)
     assert said(party, "made") == 1.25

@@ -11,6 +11,8 @@ from dulcourse.referee.score import Score
 
 __all__ = ["explain"]
 
+FEW = 0.01  # of the past: what masks leave out is more, but for the channels of a pixel
+
 
 def explain(
     score: Score,
@@ -116,18 +118,24 @@ def _blind_spot(matrix: Matrix, frozen: FrozenOrder) -> list[str]:
     if len(unseen) == total:
         return ["no output sees any input: every symbol is modelled as independent of the others."]
     output, source = unseen[0]
+    hint = _blind_hint(unseen, frozen, few=len(unseen) < FEW * total)
     return [
         f"{len(unseen)} of {total} earlier inputs are not used; first, output {_where(output, frozen)} does "
-        f"not see input {_where(source, frozen)}. {_blind_hint(unseen, frozen)}"
+        f"not see input {_where(source, frozen)}. {hint}"
     ]
 
 
-def _blind_hint(unseen: list[tuple[int, int]], frozen: FrozenOrder) -> str:
+def _blind_hint(unseen: list[tuple[int, int]], frozen: FrozenOrder, few: bool) -> str:
     outputs, inputs = (np.unravel_index(index, frozen.shape) for index in np.array(unseen).T)
     if ((inputs[1] == outputs[1]) & (inputs[2] == outputs[2])).all():
         return (
             "All of them are earlier channels of the output's own pixel: the channel order; G may see R, and "
             "B may see R and G, in every layer."
+        )
+    if few:
+        return (
+            "So few are no blind spot: their effect is too faint to be told from rounding, or they are just "
+            "out of reach."
         )
     if ((inputs[1] < outputs[1]) & (inputs[2] > outputs[2])).all():
         return (
