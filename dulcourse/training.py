@@ -14,13 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
 from tqdm import tqdm
 
 from dulcourse.data.dataset import Dataset
 from dulcourse.errors import UsageError
 from dulcourse.likelihood import bits_per_dim
 from dulcourse.modes import evaluating
+from dulcourse.optimiser import AdamW
 
 __all__ = ["History", "Loss", "constant", "cosine", "evaluate", "fit"]
 
@@ -153,7 +153,7 @@ class _Run:
         self.loss, self.settings, self.seed, self.schedule = loss, settings, seed, schedule
         self.device = _device(model)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimiser = _AdamW(parameters, settings["weight_decay"])
+        self.optimiser = AdamW(parameters, settings["weight_decay"])
         self.step, self.history, self.best = 0, History(), _copy(model.state_dict())
 
     def finished(self, steps: int, patience: int | None, max_seconds: Number | None) -> bool:
@@ -262,49 +262,6 @@ class _Run:
                     f"checkpoint {path} is of another run: {what} {theirs.get(what)}, expected {mine}. "
                     "Delete the file, choose another, or pass resume=False to start anew."
                 )
-
-
-class _AdamW:
-    """torch's AdamW by its functional form, number for number what the class computes.
-
-    The class imports torch's compiler at its first step, which takes longer than many a training here.
-    """
-
-    def __init__(self, parameters: list[nn.Parameter], weight_decay: Number):
-        self.parameters, self.weight_decay = parameters, weight_decay
-        self.states = [
-            {
-                "step": torch.zeros((), device=p.device, dtype=torch.float32),
-                "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
-                "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
-            }
-            for p in parameters
-        ]
-
-    def zero_grad(self) -> None:
-        for p in self.parameters:
-            p.grad = None
-
-    @torch.no_grad()
-    def step(self, rate: Number) -> None:
-        """One update of the parameters that have a gradient."""
-        moved = [(p, s) for p, s in zip(self.parameters, self.states, strict=True) if p.grad is not None]
-        adamw(
-            [p for p, _ in moved],
-            [p.grad for p, _ in moved],
-            [s["exp_avg"] for _, s in moved],
-            [s["exp_avg_sq"] for _, s in moved],
-            [],
-            [s["step"] for _, s in moved],
-            fused=True,
-            amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
-            lr=rate,
-            weight_decay=self.weight_decay,
-            eps=1e-8,
-            maximize=False,
-        )
 
 
 def _name(function: Callable) -> str:

@@ -20,7 +20,8 @@ from dulcourse.autoregressive.made import MADE
 from dulcourse.data.dataset import Dataset
 from dulcourse.errors import UsageError
 from dulcourse.likelihood import bits_per_dim
-from dulcourse.training import History, _AdamW, constant, cosine, evaluate, fit
+from dulcourse.optimiser import AdamW
+from dulcourse.training import History, constant, cosine, evaluate, fit
 
 SHAPE, LEVELS = (1, 2, 3), 3
 
@@ -323,7 +324,7 @@ def test_empty_data_are_refused():
 def test_the_steps_are_those_of_torch_s_adamw():
     ours, theirs = network().eval(), network().eval()  # no dropout
     adamw = torch.optim.AdamW(theirs.parameters(), lr=1e-2, weight_decay=0.1, fused=True)
-    mine = _AdamW(list(ours.parameters()), weight_decay=0.1)
+    mine = AdamW(ours.parameters(), weight_decay=0.1)
     x = data("train").x
     for step in range(5):
         for model, optimiser in ((ours, mine), (theirs, adamw)):

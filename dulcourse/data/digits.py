@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from dulcourse.data.dataset import Dataset, one_of
+from dulcourse.data.shipped import shipped
 
 __all__ = ["LEVELS", "load"]
 
@@ -27,7 +28,5 @@ def load(split: str, *, seed: int = 0, levels: int = 17) -> Dataset:
 
 @cache
 def _scans() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits  # slow to import, so only when digits are asked for
-
-    scans = load_digits()
-    return scans.images.astype(np.int64), scans.target.astype(np.int64)
+    rows = np.loadtxt(shipped("data/digits.csv.gz"), delimiter=",", dtype=np.int64)
+    return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1]

@@ -8,8 +8,10 @@ from functools import cache
 
 import numpy as np
 import torch
+from PIL import Image
 
 from dulcourse.data.dataset import Dataset, one_of, positive
+from dulcourse.data.shipped import shipped
 
 __all__ = ["LEVELS", "SIDES", "SIZES", "STRIPS", "load"]
 
@@ -44,6 +46,4 @@ def load(split: str, *, seed: int = 0, size: int = 8, levels: int = 256, n: int 
 @cache
 def _photographs() -> np.ndarray:
     """uint8 `[2, 427, 640, 3]`."""
-    from sklearn.datasets import load_sample_images  # slow to import, so only when photos are asked for
-
-    return np.stack(load_sample_images().images)
+    return np.stack([np.asarray(Image.open(shipped(f"images/{name}.jpg"))) for name in ("china", "flower")])
