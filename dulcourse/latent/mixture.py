@@ -79,8 +79,8 @@ class Mixture(nn.Module):
     def _log_likelihoods(self, x: Int64[Tensor, "batch C H W"]) -> Float[Tensor, "batch components"]:
         """log p(x | z) for every z: Σ_i of the table's entries at the levels of x."""
         images.check(x, self.shape, self.levels, type(self).__name__)
-        log_p = torch.log_softmax(self.table, 1).flatten(2)  # [K, L, D]
-        return torch.einsum("kld,nld->nk", log_p, _one_hot(x, self.levels, log_p.dtype))
+        log_p = torch.log_softmax(self.table, 1).flatten(1)  # [K, L·D]
+        return _one_hot(x, self.levels, log_p.dtype) @ log_p.T
 
 
 def em_step(model: Mixture, x: Int64[Tensor, "batch C H W"], smoothing: float = 0.0) -> float:
@@ -95,9 +95,9 @@ def em_step(model: Mixture, x: Int64[Tensor, "batch C H W"], smoothing: float = 
     with torch.no_grad():
         posterior = model.posterior(x)
         r = posterior.log_probs.exp()
-        counts = torch.einsum("nk,nld->kld", r, _one_hot(x, model.levels, r.dtype)) + smoothing
+        counts = r.T @ _one_hot(x, model.levels, r.dtype) + smoothing  # [K, L·D]
         model.weights_logits.copy_(_finite_log(r.sum(0)))
-        model.table.copy_(_finite_log(counts).unflatten(2, model.shape))
+        model.table.copy_(_finite_log(counts).view_as(model.table))
         return float(torch.logsumexp(posterior.logits, 1).mean())
 
 
@@ -107,5 +107,6 @@ def _finite_log(counts: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def _one_hot(x: Int64[Tensor, "batch C H W"], levels: int, dtype: torch.dtype) -> Tensor:
-    """[batch, levels, D], 1 where x_i is the level."""
-    return (x.flatten(1).unsqueeze(1) == torch.arange(levels, device=x.device).view(1, -1, 1)).to(dtype)
+    """[batch, levels·D], 1 where x_i is the level."""
+    level = torch.arange(levels, device=x.device, dtype=torch.int32).view(1, -1, 1)
+    return (x.flatten(1).to(torch.int32).unsqueeze(1) == level).to(dtype).flatten(1)

@@ -293,8 +293,8 @@ MUTANTS: tuple[Mutant, ...] = (
         MIXTURE,
         (
             "a table normalised over the components",
-            "log_p = torch.log_softmax(self.table, 1).flatten(2)",
-            "log_p = torch.log_softmax(self.table, 0).flatten(2)",
+            "log_p = torch.log_softmax(self.table, 1).flatten(1)",
+            "log_p = torch.log_softmax(self.table, 0).flatten(1)",
             "test_the_likelihood_is_a_product_over_the_symbols",
         ),
         (
