@@ -20,7 +20,6 @@ from dulcourse.autoregressive.made import MADE
 from dulcourse.data.dataset import Dataset
 from dulcourse.errors import UsageError
 from dulcourse.likelihood import bits_per_dim
-from dulcourse.optimiser import AdamW
 from dulcourse.training import History, constant, cosine, evaluate, fit
 
 SHAPE, LEVELS = (1, 2, 3), 3
@@ -319,21 +318,6 @@ def test_settings_must_be_positive(name):
 def test_empty_data_are_refused():
     with pytest.raises(UsageError, match="the validation set is empty"):
         fit(network(), data("train"), data("validation", 0), generator=torch.Generator(), steps=1)
-
-
-def test_the_steps_are_those_of_torch_s_adamw():
-    ours, theirs = network().eval(), network().eval()  # no dropout
-    adamw = torch.optim.AdamW(theirs.parameters(), lr=1e-2, weight_decay=0.1, fused=True)
-    mine = AdamW(ours.parameters(), weight_decay=0.1)
-    x = data("train").x
-    for step in range(5):
-        for model, optimiser in ((ours, mine), (theirs, adamw)):
-            optimiser.zero_grad()
-            (-model.log_prob(x[step : step + 8]).mean()).backward()
-        next(ours.parameters()).grad = next(theirs.parameters()).grad = None  # no gradient, no step
-        mine.step(1e-2)
-        adamw.step()
-    assert same_weights(ours, theirs)
 
 
 def test_training_does_not_import_the_compiler():
