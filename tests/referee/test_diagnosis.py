@@ -298,6 +298,24 @@ def test_claims_of_conditional_models_hold_the_price_of_labels(claimed, words):
     assert "the score holds 0.300 bits/dim for the label itself" in found[1]
 
 
+def test_rows_above_that_nobody_sees_are_no_blind_spot():
+    row, column = np.divmod(np.arange(9), 3)
+    mask = past(torch.arange(9)) & (row[None, :] == row[:, None]) & (column[:, None] - column[None, :] < 2)
+    (words,) = explain(scored(), frozen=raster(SHAPE, 3), matrix=mask)
+    assert words.startswith("30 of 36 earlier inputs are not used")
+    assert words.endswith(
+        "Nothing of any row above is seen: of two stacks, the vertical one must feed the horizontal one."
+    )
+    mask[3, 0] = True
+    assert "Nothing of any row above" not in explain(scored(), frozen=raster(SHAPE, 3), matrix=mask)[0]
+
+
+def test_who_sees_the_answer_is_not_told_that_labels_are_ignored():
+    score = scored(label_gap=0.0)
+    (only,) = explain(score, frozen=raster(SHAPE, 3), matrix=np.ones((9, 9), bool), labels_worth=0.0)
+    assert only.startswith("a leak: ")
+
+
 @pytest.mark.parametrize(
     ("pairs", "hint"), [(20, "So few are no blind spot"), (21, "lie above and to the right")]
 )

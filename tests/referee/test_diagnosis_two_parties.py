@@ -97,6 +97,14 @@ class Contracting(Couplings):
         return super().inverse(z * math.exp(8))
 
 
+class WithPrior(Couplings):
+    """log F' where log f' is meant."""
+
+    def forward(self, x):
+        z, log_det = super().forward(x)
+        return z, log_det + standard(z.flatten(1))
+
+
 class Rounded(Couplings):
     """Right up to the digits that it keeps."""
 
@@ -171,6 +179,7 @@ FLOWS = {
     "x/L twice": (told(lambda s, r: true_total(s, r) - D * math.log(LEVELS)), "of x/8 is counted twice"),
     "the kept half": (told(lambda s, r: true_total(s, r) + 60.0), "(the kept half of a coupling)"),
     "paid for contracting": (plain(lambda: Contracting()), "log_det does not charge for contracting"),
+    "the prior in it": (plain(WithPrior), "the prior's log N(z; 0, I) is in it"),
     "one layer's slope": (told(lambda s, r: r.sum(1) - 60.0), "compare each layer's log_det"),
     "not finite": (told(lambda s, r: true_total(s, r) / 0), "log_det of forward is not finite for"),
     "an inverse in the wrong order": (plain(WrongInverse), "do not undo each other"),
@@ -495,6 +504,7 @@ FORMULAS = {
     "σ stands for σ² in the KL term": lambda m, s: 0.5 * (m**2 + s.exp() - 1) - s,
     "½ log σ stands for log σ in the KL term": lambda m, s: 0.5 * (m**2 + (2 * s).exp() - 1 - s),
     "log σ was left out of the KL term": lambda m, s: 0.5 * (m**2 + (2 * s).exp() - 1),
+    "log σ was added in the KL term": lambda m, s: 0.5 * (m**2 + (2 * s).exp() - 1) + s,
 }
 
 

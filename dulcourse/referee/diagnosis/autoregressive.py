@@ -47,7 +47,8 @@ def explain(
         words.append(without + judged(claimed - label, blind, frozen.dims, frozen.levels, honest))
     if matrix is not None and not leak:
         words += _blind_spot(matrix, frozen)
-    return words + _labels(score, label, labels_worth)
+    # Who sees the answer needs no label.
+    return words if leak else words + _labels(score, label, labels_worth)
 
 
 def _labels(score: Score, price: float, worth: float | None) -> list[str]:
@@ -132,6 +133,10 @@ def _blind_hint(unseen: list[tuple[int, int]], frozen: FrozenOrder, few: bool) -
             "All of them are earlier channels of the output's own pixel: the channel order; G may see R, and "
             "B may see R and G, in every layer."
         )
+    if _all_above(unseen, frozen):
+        return (
+            "Nothing of any row above is seen: of two stacks, the vertical one must feed the horizontal one."
+        )
     if few:
         return (
             "So few are no blind spot: their effect is too faint to be told from rounding, or they are just "
@@ -143,3 +148,11 @@ def _blind_hint(unseen: list[tuple[int, int]], frozen: FrozenOrder, few: bool) -
             "vertical stack that feeds the horizontal one has none."
         )
     return "A regular pattern is a blind spot."
+
+
+def _all_above(unseen: list[tuple[int, int]], frozen: FrozenOrder) -> bool:
+    """Whether every earlier input of a row above is among those that are not seen."""
+    row = np.unravel_index(np.arange(frozen.dims), frozen.shape)[1]
+    above = past(frozen.order, frozen.group) & (row[None, :] < row[:, None])
+    outputs, inputs = np.array(unseen).T
+    return bool(above.any()) and int(above[outputs, inputs].sum()) == int(above.sum())

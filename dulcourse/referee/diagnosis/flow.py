@@ -97,6 +97,8 @@ def _pattern(told: Nats, true: Nats, z: np.ndarray, frozen: Frozen) -> str:
     for factor, words in factors.items():
         if _alike(told, factor * true, true):
             return words
+    if _alike(told, true + log_normal(z), log_normal(z)):
+        return "the prior's log N(z; 0, I) is in it, which log_prob adds; log f'(x) = log F'(x) − log φ(z)"
     if (z**2).mean() < SHRUNK and told.mean() > true.mean():
         return (
             "z has shrunk to 0, the mode of N(0, I), because log_det does not charge for contracting: the "

@@ -21,7 +21,7 @@ Costs = dict[str, float]
 
 _NEGATIVE = (
     "{:.4g} bits/dim were claimed, but a code length is never negative: was the KL term added to "
-    "log p(x | z) where it should be subtracted?"
+    "log p(x | z), or log σ in it, where it should be subtracted?"
 )
 
 

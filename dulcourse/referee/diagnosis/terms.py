@@ -73,6 +73,7 @@ def divergences(asked: Asked) -> dict[str, Bits]:
         "σ stands for σ² in the KL term": 0.5 * (mean**2 + std - 1) - log_std,
         "½ log σ stands for log σ in the KL term": 0.5 * (mean**2 + variance - 1 - log_std),
         "log σ was left out of the KL term": 0.5 * (mean**2 + variance - 1),
+        "log σ was added in the KL term, not subtracted": 0.5 * (mean**2 + variance - 1) + log_std,
     }
     return {words: nats.sum(axis=1) / math.log(2) for words, nats in each.items()}
 
