@@ -405,6 +405,22 @@ class Broad(Coder):
         return mean, log_std + 1.0
 
 
+class Softmax(Coder):
+    def decode(self, z):
+        return super().decode(z).softmax(1)
+
+
+class Sure(Coder):
+    """Says what is right at the mean with much certainty, and something else with as much around it."""
+
+    def encode(self, x):
+        mean, log_std = super().encode(x)
+        return mean, torch.zeros_like(log_std)
+
+    def decode(self, z):
+        return 60 * super().decode(z)
+
+
 def at_z(make, model=Coder):
     """A model whose log_weight is another function of log p(x | z), log p(z), log q(z | x) and log σ at z."""
 
@@ -456,6 +472,8 @@ MODELS = {
         weighing(lambda r, k: 1.5 * r - 3.1 * k),
         "is it log p(z) + log p(x | z) − log q(z | x)",
     ),
+    "no noise in training": (Sure, "was the decoder trained on z = mean + exp(log_std) · noise"),
+    "a softmax": (Softmax, "decode returns probabilities where logits are expected"),
     "collapsed": (Collapsed, "the posterior has collapsed onto the prior"),
 }
 
@@ -470,6 +488,17 @@ def test_of_a_latent_variable_model_without_mistakes_nothing_is_said(drawn):
     said, found = of_latent(Coder(), drawn)
     assert said.words == []
     assert said.own_bits_per_dim == pytest.approx(found.bits_per_dim, abs=0.05)
+
+
+def test_what_is_charged_has_a_bound_which_is_no_mistake_of_log_weight(drawn):
+    said, found = of_latent(Sure(), drawn, claimed=lambda score: 1.0001 * own_of(Sure(), drawn))
+    assert said.own_bits_per_dim > sum(parts(found)) + 0.1
+    (only,) = said.words
+    assert "a uniform guess costs 3" in only
+
+
+def own_of(model, images):
+    return of_latent(model, images)[0].own_bits_per_dim
 
 
 def parts(score):

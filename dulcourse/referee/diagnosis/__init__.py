@@ -18,8 +18,8 @@ from dulcourse.referee import flow as flows
 from dulcourse.referee import latent as latents
 from dulcourse.referee.diagnosis import autoregressive, flow, latent
 from dulcourse.referee.diagnosis.autoregressive import explain
-from dulcourse.referee.diagnosis.claims import own_bits_per_dim, own_log_prob, said, units
-from dulcourse.referee.diagnosis.matrix import Matrix, dependency, forbidden, missing
+from dulcourse.referee.diagnosis.claims import are_probabilities, own_bits_per_dim, own_log_prob, said, units
+from dulcourse.referee.diagnosis.matrix import Matrix, answered, dependency, forbidden, missing
 from dulcourse.referee.frozen import Frozen, FrozenOrder
 from dulcourse.referee.respondent import Malformed, Respondent
 from dulcourse.referee.score import Score
@@ -98,9 +98,21 @@ def _autoregressive(
         matrix = _unless_malformed(
             lambda: dependency(respondent, name, frozen, base[:BASES], generator, label=label)
         )
+    softmax = None
+    if base is not None:
+        first = None if labels is None else int(labels[0])
+        softmax = _unless_malformed(
+            lambda: are_probabilities(answered(respondent, name, frozen, base[:BASES], first))
+        )
     bits = None if own is None else _bits(own, frozen)
     words = autoregressive.explain(
-        score, frozen=frozen, claimed=claimed, own=bits, labels_worth=worth, matrix=matrix
+        score,
+        frozen=frozen,
+        claimed=claimed,
+        own=bits,
+        labels_worth=worth,
+        matrix=matrix,
+        softmax=bool(softmax),
     )
     return Diagnosis(words, bits, matrix)
 
@@ -124,9 +136,17 @@ def _latent(respondent, name, frozen, score, images, asked: latents.Asked, claim
     scales = _unless_malformed(
         lambda: latent.other_scales(respondent, name, frozen, asked, images, generator)
     )
+    softmax = _unless_malformed(lambda: latent.decodes_probabilities(respondent, name, frozen, asked))
     bits = None if own is None else _bits(own, frozen)
     words = latent.explain(
-        score, frozen=frozen, asked=asked, claimed=claimed, own=bits, weights=weights, scales=scales
+        score,
+        frozen=frozen,
+        asked=asked,
+        claimed=claimed,
+        own=bits,
+        weights=weights,
+        scales=scales,
+        softmax=bool(softmax),
     )
     return Diagnosis(words, bits)
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dulcourse.referee.diagnosis.claims import figure, judged, tolerance, unusable
+from dulcourse.referee.diagnosis.claims import SOFTMAX, figure, judged, tolerance, unusable
 from dulcourse.referee.diagnosis.matrix import Matrix, forbidden, missing, past
 from dulcourse.referee.frozen import FrozenOrder
 from dulcourse.referee.score import Score
@@ -22,18 +22,20 @@ def explain(
     own: float | None = None,
     labels_worth: float | None = None,
     matrix: Matrix | None = None,
+    softmax: bool = False,
 ) -> list[str]:
     """What the figures say, most useful first: unusable answers, a leak, other units, a blind spot.
 
     `claimed` holds the price of the label, as the score does. `own` is what the model's own log_prob says of
     the images; `labels_worth`, how much more it says that
-    some of them cost with wrong labels.
+    some of them cost with wrong labels; `softmax`, whether logits are probabilities already.
     """
     label = score.parts.get("label", 0.0)
     blind = replace(score, bits_per_dim=score.bits_per_dim - label)  # as log p(x | y) has it
     words = unusable(score, "make logits(x) finite and of shape [batch, levels, C, H, W]")
     leak = None if matrix is None else _leak(matrix, frozen)
     words += [leak] if leak else []
+    words += [f"logits returns {SOFTMAX}"] * softmax
     sound = not leak and not score.failures  # else what is wrong is in every figure
     if own is not None and sound and abs(own - blind.bits_per_dim) > tolerance(score):
         words.append(

@@ -10,11 +10,25 @@ from dulcourse.referee.bitsback import ask_in_pieces
 from dulcourse.referee.respondent import Respondent, Spec, ask
 from dulcourse.referee.score import Score
 
-__all__ = ["figure", "judged", "own_bits_per_dim", "own_log_prob", "said", "tolerance", "units", "unusable"]
+__all__ = [
+    "SOFTMAX",
+    "are_probabilities",
+    "figure",
+    "judged",
+    "own_bits_per_dim",
+    "own_log_prob",
+    "said",
+    "tolerance",
+    "units",
+    "unusable",
+]
 
 
 LARGEST = 1e12  # nats; sums of larger numbers would overflow
 IN_NATS = "; and it is in nats, divide by ln 2"
+SOFTMAX = (
+    "probabilities where logits are expected: they are put through a softmax once more; take yours away."
+)
 SAME = 0.005  # of a figure: by so much two mistakes at once must be nearer to a claim than one is
 
 
@@ -60,6 +74,11 @@ def said(respondent: Respondent, name: str) -> float | None:
 def figure(value: float) -> str:
     """A number that a stranger may have made as large as he likes, in a few characters."""
     return f"{value:.3f}" if abs(value) < 1e5 else f"{value:.3g}"
+
+
+def are_probabilities(logits: np.ndarray) -> bool:
+    """Whether all of what was answered, `[n, levels, ...]`, is between 0 and 1 and sums to one."""
+    return bool((logits >= 0).all() and (np.abs(logits.sum(axis=1, dtype=np.float64) - 1) < 1e-4).all())
 
 
 def tolerance(score: Score) -> float:

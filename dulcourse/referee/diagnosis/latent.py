@@ -6,22 +6,36 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float64
 
-from dulcourse.referee.diagnosis.claims import figure, judged, tolerance, units, unusable
+from dulcourse.referee.diagnosis.claims import (
+    SOFTMAX,
+    are_probabilities,
+    figure,
+    judged,
+    tolerance,
+    units,
+    unusable,
+)
 from dulcourse.referee.diagnosis.terms import LogWeights, divergences, mistakes
 from dulcourse.referee.frozen import FrozenLatents
 from dulcourse.referee.latent import Asked, Images, charge
-from dulcourse.referee.respondent import Respondent
+from dulcourse.referee.respondent import Respondent, Spec, ask
 from dulcourse.referee.score import Score
 
-__all__ = ["explain", "log_weights", "other_scales"]
+__all__ = ["decodes_probabilities", "explain", "log_weights", "other_scales"]
 
 IMAGES = 256  # that are decoded again
+FEW = 8  # whose answers are looked at
 
 Costs = dict[str, float]
 
 _NEGATIVE = (
     "{:.4g} bits/dim were claimed, but a code length is never negative: was the KL term added to "
     "log p(x | z), or log σ in it, where it should be subtracted?"
+)
+
+_SURE = (
+    "given z, pixels cost {:.4g} bits/dim, where a uniform guess costs {:.4g}: was the decoder trained on "
+    "z = mean + exp(log_std) · noise, with noise drawn from N(0, I)?"
 )
 
 
@@ -46,6 +60,15 @@ def other_scales(
         charged = charge(respondent, name, frozen, as_meant, images[some], noise, np.arange(len(noise)))
         costs[meaning] = float((charged.kl + charged.reconstruction).mean()) / frozen.dims
     return costs
+
+
+def decodes_probabilities(respondent: Respondent, name: str, frozen: FrozenLatents, asked: Asked) -> bool:
+    """Whether decode has taken the softmax already."""
+    z = asked.mean[:FEW]
+    answer = ask(
+        respondent, f"{name}.decode", {"z": z}, {"logits": Spec((len(z), frozen.levels, *frozen.shape))}
+    )
+    return are_probabilities(answer["logits"])
 
 
 def log_weights(
@@ -74,12 +97,13 @@ def explain(
     own: float | None = None,
     weights: LogWeights | None = None,
     scales: Costs | None = None,
+    softmax: bool = False,
 ) -> list[str]:
     """What the figures say, most useful first: unusable answers, log σ² for log σ, a KL term gone wrong, a
     posterior that tells nothing.
 
     `own` is the model's own log-weight of the images, in bits/dim; `weights` hold some of them one by one,
-    and `scales` come from `other_scales`.
+    and `scales` come from `other_scales`. `softmax` is true where decode answers probabilities.
     """
     words = unusable(
         score, "make encode(x) and decode(z) finite, of shapes [batch, latents] and [batch, levels, C, H, W]"
@@ -91,15 +115,23 @@ def explain(
     scale = _scale(scales or {}, own, claimed, frozen.levels)
     if scale:
         return words + scale  # all other figures are of a posterior that was not meant
-    words += _runaway(score, frozen)
+    words += _runaway(score, frozen) + [f"decode returns {SOFTMAX}"] * softmax
     # The parts are not capped, so they explain what the model says of itself even where the score is.
     measured, near = score.parts["kl"] + score.parts["reconstruction"], tolerance(score)
-    disagrees = own is not None and abs(own - measured) > near
+    collapse = _collapse(score, frozen)
+    sure = not collapse and score.parts["reconstruction"] > math.log2(frozen.levels)
+    if sure:
+        words.append(_SURE.format(score.parts["reconstruction"], math.log2(frozen.levels)))
+    # What a pixel is charged has a bound, what a model says of itself has none.
+    bounded = sure and own is not None and own > measured
+    disagrees = own is not None and abs(own - measured) > near and not bounded
+    if bounded and claimed is not None and abs(claimed - own) <= own - measured:
+        claimed = None
     if disagrees:
         words.append(_log_weight(own, measured, near, frozen, weights))
     if claimed is not None and not (disagrees and abs(claimed - own) <= near):
         words.append(_claim(claimed, measured, score, frozen, asked))
-    return words + _collapse(score, frozen)
+    return words + collapse
 
 
 def _log_weight(

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int64
 from dulcourse.referee.frozen import FrozenOrder
 from dulcourse.referee.respondent import Respondent, Spec, ask
 
-__all__ = ["Matrix", "dependency", "forbidden", "missing", "past"]
+__all__ = ["Matrix", "answered", "dependency", "forbidden", "missing", "past"]
 
 Matrix = Bool[np.ndarray, "D D"]
 Order = Int64[np.ndarray, " D"]
@@ -50,14 +50,21 @@ def dependency(
     return matrix
 
 
+def answered(
+    respondent: Respondent, name: str, frozen: FrozenOrder, x: np.ndarray, label: int | None
+) -> np.ndarray:
+    """The logits of whole images, `[n, levels, D]`."""
+    spec = Spec((len(x), frozen.levels, *frozen.shape))
+    question = {"x": x} if label is None else {"x": x, "y": np.full(len(x), label)}
+    logits = ask(respondent, f"{name}.logits", question, {"logits": spec})["logits"]
+    return logits.reshape(len(x), frozen.levels, -1)
+
+
 def _log_p(
     respondent: Respondent, name: str, frozen: FrozenOrder, x: np.ndarray, label: int | None
 ) -> np.ndarray:
     """log softmax of the answered logits, `[n, levels, D]`, in the precision of the answer."""
-    spec = Spec((len(x), frozen.levels, *frozen.shape))
-    question = {"x": x} if label is None else {"x": x, "y": np.full(len(x), label)}
-    logits = ask(respondent, f"{name}.logits", question, {"logits": spec})["logits"]
-    logits = logits.reshape(len(x), frozen.levels, -1)
+    logits = answered(respondent, name, frozen, x, label)
     with np.errstate(all="ignore"):  # finite numbers of any size may have been answered
         shifted = logits - logits.max(axis=1, keepdims=True)
         return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
