@@ -130,7 +130,7 @@ def judge(
         z, spread = _agreement(answering, name, frozen, samples, train, generator, labels)
     except Malformed as error:
         return SamplerResult(False, None, [str(error)], samples)
-    words = _disagreement(z, spread)
+    words = _disagreement(z, spread, same=bool((samples == samples[:1]).all()))
     words += _alike(samples, honest)
     words += _copies(samples, honest, train)
     if reference is not None:
@@ -201,10 +201,12 @@ def _softmax(log_p: Float[np.ndarray, "n levels"]) -> Float64[np.ndarray, "n lev
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def _disagreement(z: float, spread: float) -> list[str]:
+def _disagreement(z: float, spread: float, same: bool) -> list[str]:
     if max(abs(z), spread) <= FAR:
         return []
-    if z < -spread:
+    if same:
+        hint = "all of them are the same: draw from softmax(logits), not its largest entry."
+    elif z < -spread:
         hint = "they are too probable: draw from softmax(logits), not its largest entry, at temperature 1."
     else:
         hint = (

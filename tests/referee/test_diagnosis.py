@@ -168,6 +168,15 @@ def test_a_leak_is_named_with_what_to_look_at(mask, words):
     assert rest == []
 
 
+@pytest.mark.parametrize("levels", [2, 4])
+def test_levels_and_pixels_that_change_places_are_named(levels):
+    pixel, level = np.arange(9)[:, None], np.arange(levels)
+    for meant in ((level * 9 + pixel) // levels, (pixel * levels + level) % 9):
+        matrix, frozen = found(past(RANK)[meant].any(axis=1), levels)
+        words = explain(scored(), frozen=frozen, matrix=matrix)[0]
+        assert "levels and pixels of the outputs are mixed up" in words
+
+
 def test_a_blind_spot_is_counted_and_independence_said():
     mask = past(RANK)
     order = ORDER.tolist()

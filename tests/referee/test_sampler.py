@@ -93,6 +93,18 @@ def test_one_image_over_and_over_is_recognised(made):
     assert any("differ from each other" in words for words in result.words)
 
 
+def test_the_largest_entry_is_not_a_draw(made):
+    def largest(n, g):
+        x = torch.zeros(n, *made.model.shape, dtype=torch.int64)
+        for pixel in made.model.order.tolist():
+            x.flatten(1)[:, pixel] = made.model.logits(x).flatten(2)[:, :, pixel].argmax(1)
+        return x
+
+    result = examined(made, largest)
+    assert not result.passed
+    assert "not its largest entry" in result.words[0]
+
+
 def test_faked_conditionals_for_meaningless_samples_do_not_pass(made):
     """Noise, and a uniform conditional for it: z is perfect, the reference is not convinced."""
 

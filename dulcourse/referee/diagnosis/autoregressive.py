@@ -11,6 +11,7 @@ from dulcourse.referee.score import Score
 
 __all__ = ["explain"]
 
+MOST = 0.97  # of pairs: what two explanations of a leak do not have in common is more
 FEW = 0.01  # of the past: what masks leave out is more, but for the channels of a pixel
 
 
@@ -47,7 +48,7 @@ def explain(
         honest = blind.bits_per_dim if own is None else own
         without = f"without the {label:.3f} bits/dim of the label, " if label else ""
         words.append(without + judged(claimed - label, blind, frozen.dims, frozen.levels, honest))
-    if matrix is not None and not leak:
+    if matrix is not None and not leak and not softmax:  # which leaves faint effects only
         words += _blind_spot(matrix, frozen)
     # Who sees the answer needs no label.
     return words if leak else words + _labels(score, label, labels_worth)
@@ -93,9 +94,25 @@ def _leak_hint(matrix: Matrix, frozen: FrozenOrder) -> str:
             return "the masks follow `rank` (the inverse) where `order` is meant, or the reverse."
         if forbidden(matrix, np.arange(D)) is None:
             return "the masks follow the raster order, not the model's `order`."
+    if _mixed(matrix, frozen):
+        return (
+            "levels and pixels of the outputs are mixed up: number i·L + l is level l of pixel i, in "
+            "degrees (repeat_interleave) and logits (unflatten, then transpose)."
+        )
     if matrix.all():
         return "every output sees every input: is any mask applied?"
     return "look at the mask of the layer that first lets it through, in the model's own order."
+
+
+def _mixed(matrix: Matrix, frozen: FrozenOrder) -> bool:
+    """Whether outputs see what they would if pixels lay beside each other for one level after the other."""
+    D, levels = frozen.dims, np.arange(frozen.levels)
+    allowed, outputs = past(frozen.order, frozen.group), np.arange(D)[:, None]
+    for meant in ((levels * D + outputs) // frozen.levels, (outputs * frozen.levels + levels) % D):
+        expected = allowed[meant].any(axis=1)
+        if not (matrix & ~expected).any() and (matrix == expected).mean() > MOST:
+            return True
+    return False
 
 
 def _same_pixel(frozen: FrozenOrder) -> Matrix:
