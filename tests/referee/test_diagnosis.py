@@ -319,6 +319,16 @@ def test_rows_above_that_nobody_sees_are_no_blind_spot():
     assert "Nothing of any row above" not in explain(scored(), frozen=raster(SHAPE, 3), matrix=mask)[0]
 
 
+def test_a_row_that_sees_itself_is_told_from_other_leaks():
+    row = np.arange(9) // 3
+    mask = row[None, :] <= row[:, None]
+    (words,) = explain(scored(), frozen=raster(SHAPE, 3), matrix=mask)
+    assert "look at the shift of the vertical stack" in words
+    mask[0, 3] = True
+    (words,) = explain(scored(), frozen=raster(SHAPE, 3), matrix=mask)
+    assert "look at the mask of the layer" in words
+
+
 def test_who_sees_the_answer_is_not_told_that_labels_are_ignored():
     score = scored(label_gap=0.0)
     (only,) = explain(score, frozen=raster(SHAPE, 3), matrix=np.ones((9, 9), bool), labels_worth=0.0)

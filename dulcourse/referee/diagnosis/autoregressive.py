@@ -89,6 +89,11 @@ def _leak_hint(matrix: Matrix, frozen: FrozenOrder) -> str:
             "no output sees a later pixel, but channels of its own: the channel order is not kept; within a "
             "pixel, R sees none, G sees R, B sees R and G, in the first layer strictly."
         )
+    if np.array_equal(frozen.order, np.arange(D)) and not (later & ~_same_row(frozen)).any():
+        return (
+            "nothing of a row below is seen, but what comes later in the output's own row: look at the shift "
+            "of the vertical stack, or at the mask of the centre's row."
+        )
     if not np.array_equal(frozen.order, np.arange(D)):
         if forbidden(matrix, np.argsort(frozen.order)) is None:
             return "the masks follow `rank` (the inverse) where `order` is meant, or the reverse."
@@ -119,6 +124,12 @@ def _same_pixel(frozen: FrozenOrder) -> Matrix:
     """Pairs of symbols that are channels of one pixel."""
     pixel = np.arange(frozen.dims) % (frozen.shape[1] * frozen.shape[2])
     return pixel[:, None] == pixel[None, :]
+
+
+def _same_row(frozen: FrozenOrder) -> Matrix:
+    """Pairs of symbols in one row, where there are several."""
+    row = np.unravel_index(np.arange(frozen.dims), frozen.shape)[1]
+    return (row[:, None] == row[None, :]) & (frozen.shape[1] > 1)
 
 
 def _where(index: int, frozen: FrozenOrder) -> str:

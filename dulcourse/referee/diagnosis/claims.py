@@ -78,7 +78,9 @@ def figure(value: float) -> str:
 
 def are_probabilities(logits: np.ndarray) -> bool:
     """Whether all of what was answered, `[n, levels, ...]`, is between 0 and 1 and sums to one."""
-    return bool((logits >= 0).all() and (np.abs(logits.sum(axis=1, dtype=np.float64) - 1) < 1e-4).all())
+    if not ((logits >= 0) & (logits <= 1)).all():
+        return False
+    return bool((np.abs(logits.sum(axis=1, dtype=np.float64) - 1) < 1e-4).all())
 
 
 def tolerance(score: Score) -> float:
