@@ -169,6 +169,10 @@ FLOWS = {
         told(lambda s, r: true_total(s, r).mean().expand(len(s))),
         "averaged over the batch",
     ),
+    "a layer's mean over the batch": (
+        told(lambda s, r: s.sum(1).mean() + r.sum(1) - D * math.log(LEVELS)),
+        "averaged over the batch",
+    ),
     "in bits": (told(lambda s, r: true_total(s, r) / LN2), "it is in bits"),
     "no log₂ L": (told(lambda s, r: s.sum(1) + r.sum(1)), "which is log₂ 8 bits/dim"),
     "a constant": (told(lambda s, r: true_total(s, r) + 5.0), "off by +5.000 for every image"),
