@@ -169,7 +169,7 @@ def _mistakes(bits: float, dims: int, levels: int) -> dict[str, float]:
 def _agreement(claimed: float, score: Score, levels: int) -> str:
     if abs(claimed - score.bits_per_dim) <= tolerance(score):
         return f"the claim of {figure(claimed)} bits/dim agrees with the {score.bits_per_dim:.3f} measured."
-    words = f"{figure(claimed)} bits/dim were claimed, the referee measured {score.bits_per_dim:.3f}"
+    words = f"{figure(claimed)} bits/dim were claimed, the referee measured {figure(score.bits_per_dim)}"
     words += " on new images"
     if claimed > max(score.bits_per_dim, 2 * math.log2(levels)):
         return (

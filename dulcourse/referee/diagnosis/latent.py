@@ -115,11 +115,11 @@ def explain(
     scale = _scale(scales or {}, own, claimed, frozen.levels)
     if scale:
         return words + scale  # all other figures are of a posterior that was not meant
-    words += _runaway(score, frozen) + [f"decode returns {SOFTMAX}"] * softmax
+    runaway, collapse = _runaway(score, frozen), _collapse(score, frozen)
+    words += runaway + [f"decode returns {SOFTMAX}"] * softmax
     # The parts are not capped, so they explain what the model says of itself even where the score is.
     measured, near = score.parts["kl"] + score.parts["reconstruction"], tolerance(score)
-    collapse = _collapse(score, frozen)
-    sure = not collapse and score.parts["reconstruction"] > math.log2(frozen.levels)
+    sure = not runaway and not collapse and score.parts["reconstruction"] > math.log2(frozen.levels)
     if sure:
         words.append(_SURE.format(score.parts["reconstruction"], math.log2(frozen.levels)))
     # What a pixel is charged has a bound, what a model says of itself has none.
