@@ -204,7 +204,7 @@ HISTOGRAM = Problem(
             reference=mean_bits_per_dim,
             points=5,
             hint="D is the number of pixels of one image, and one nat is 1/ln 2 bits: for equal logits the "
-            "answer is log2(levels), whatever the shape of the images.",
+            "answer is log2(levels), whatever the shape of the images. The levels are axis 1 of the logits.",
         ),
         Probe(
             function="fit_histogram",

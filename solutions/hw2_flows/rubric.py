@@ -354,8 +354,8 @@ DEQUANTISATION = Problem(
             draw=draw_dequantise,
             reference=dequantise,
             points=2,
-            hint="Dividing D numbers by L shrinks volumes by L^D: the log-determinant is −D log L, one "
-            "number for each image.",
+            hint="y = (x + u)/L. Dividing D numbers by L shrinks volumes by L^D: the log-determinant is "
+            "−D log L, one number for each image.",
         ),
         Probe(
             function="logit_forward",

@@ -10,6 +10,7 @@ from dulcourse.autoregressive import orders
 from dulcourse.autoregressive.base import AutoregressiveModel
 from dulcourse.referee.diagnosis import (
     dependency,
+    diagnose,
     explain,
     forbidden,
     missing,
@@ -327,6 +328,23 @@ def test_a_row_that_sees_itself_is_told_from_other_leaks():
     mask[0, 3] = True
     (words,) = explain(scored(), frozen=raster(SHAPE, 3), matrix=mask)
     assert "look at the mask of the layer" in words
+
+
+@pytest.mark.parametrize("twice", [True, False])
+def test_probabilities_for_logits_are_named_and_not_taken_for_a_blind_spot(twice):
+    class Twice(Linear):
+        def logits(self, x, y=None):
+            logits = super().logits(x, y)
+            return (logits.softmax(1) if twice else logits.log_softmax(1)).float()
+
+    frozen, x = frozen_of(ORDER.numpy(), SHAPE, 3), noise(SHAPE, 3, 64)
+    mask = past(RANK)
+    mask[2, 0] = mask[8, :4] = False  # as if their effect were lost
+    said = diagnose(
+        local(Twice(mask)), "made", frozen, scored(), x, generator=np.random.default_rng(0), base=x[:2]
+    )
+    assert any("probabilities where logits are expected" in words for words in said.words) == twice
+    assert any("earlier inputs are not used" in words for words in said.words) == (not twice)
 
 
 def test_who_sees_the_answer_is_not_told_that_labels_are_ignored():

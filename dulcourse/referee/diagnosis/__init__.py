@@ -119,7 +119,10 @@ def _autoregressive(
 
 def _flow(respondent, name, frozen, score, images, asked: flows.Asked, claimed) -> Diagnosis:
     own = _unless_malformed(lambda: own_log_prob(respondent, name, images + asked.u))
-    words = flow.explain(score, frozen=frozen, asked=asked, claimed=claimed, own=own)
+    bare = _unless_malformed(lambda: own_log_prob(respondent, name, images.astype(np.float64)))
+    words = flow.explain(
+        score, frozen=frozen, asked=asked, claimed=claimed, own=own, images=images, bare=bare
+    )
     return Diagnosis(words, None if own is None else _bits(own, frozen))
 
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from dulcourse.referee.bitsback import LOG_SCALES, MEANS, log_normal
 from dulcourse.referee.diagnosis.claims import figure, judged, unusable
@@ -15,9 +15,14 @@ from dulcourse.referee.score import Score
 __all__ = ["explain"]
 
 Nats = Float64[np.ndarray, " n"]
+Images = Int64[np.ndarray, "n C H W"]
 SLACK = 0.002  # bits/dim by which two figures for the same images may differ
 DEARER = 0.05  # bits/dim that jumps of a density may cost on the way to z and back
 SHRUNK = 0.1  # a mean of z² far below that of N(0, I)
+SAVES = 1.0  # bits/dim that stretching z must save before it is worth a word
+SPIKES = 0.5  # bits/dim by which a density may be higher at whole numbers than between them
+MANY = 32  # images, at least, in which an order is no accident
+ORDERED = 1 - 1e-5  # a correlation of ranks that rounding leaves of 1
 
 
 def explain(
@@ -27,11 +32,14 @@ def explain(
     asked: Asked,
     claimed: float | None = None,
     own: Nats | None = None,
+    images: Images | None = None,
+    bare: Nats | None = None,
 ) -> list[str]:
     """What the figures say, most useful first: unusable answers, a false log-determinant, an inverse that is
-    none, another prior, a map without slope, other units.
+    none, another prior, a map without slope, other units, a density of whole numbers, idle layers.
 
-    `own` is the model's own log p(x + u), in nats, for the images and noise in `asked`.
+    `own` is the model's own log p(x + u), in nats, for the `images` and the noise in `asked`; `bare` is
+    log p(x), without noise.
     """
     words = unusable(score, "make forward(x) and inverse(z) finite, with z of shape [batch, D]")
     if asked.lost:
@@ -48,9 +56,12 @@ def explain(
         found += _prior(asked, own, frozen) if own is not None and not found else []
         found += _flat(asked) if not found else []
         found += _dearer(score, bits) if not found else []
+        found += _shrunk(asked) if not found else []
+        found += _spikes(own, bare, frozen) if own is not None and bare is not None and not found else []
+    idle = [] if found or images is None else _idle(images + asked.u, asked)
     if claimed is not None and not found:
         found = [_claim(claimed, score, frozen, bits)]
-    return words + found
+    return words + found + idle
 
 
 def _claim(claimed: float, score: Score, frozen: Frozen, own: float | None) -> str:
@@ -155,7 +166,10 @@ def _inverse(score: Score, asked: Asked, wrong_log_det: bool) -> list[str]:
         return []  # where a map is flat, no inverse finds x again
     words = f"inverse(forward(x)) misses x by {miss * SIGMA:.2g} levels"
     if miss <= 100:
-        return [f"{words}: an inverse by bisection needs more steps, or float32 is used inside."]
+        return [
+            f"{words}: forward and inverse differ by a little, an inverse by bisection needs more steps, or "
+            "float32 is used inside."
+        ]
     words += ": forward and inverse do not undo each other; check the layers one by one, in reverse order"
     if wrong_log_det:
         words += " (a layer whose network sees what it is to transform breaks its inverse and its log_det)"
@@ -173,6 +187,50 @@ def _flat(asked: Asked) -> list[str]:
         "hardly tells where x was, and no inverse finds it again: a density with spikes narrower than the "
         "noise u, or z scaled down too far."
     ]
+
+
+def _shrunk(asked: Asked) -> list[str]:
+    """What would be saved by z = cf(x) with the best c: ½(m − 1 − log m) nats, m the mean of z²."""
+    mean = max(float((asked.z0**2).mean()), 1e-300)
+    saved = 0.5 * (mean - 1 - math.log(mean)) / math.log(2)
+    if mean >= SHRUNK or saved <= SAVES:
+        return []
+    return [
+        f"z is {math.sqrt(mean):.2g} large where N(0, I) is 1, and stretching it would save {saved:.1f} "
+        "bits/dim: was log_det left out of the loss?"
+    ]
+
+
+def _spikes(own: Nats, bare: Nats, frozen: Frozen) -> list[str]:
+    """Whether whole numbers cost less than a uniform guess, and what lies between them a lot more."""
+    at_x, between = (float(-nats.mean() / (frozen.dims * math.log(2))) for nats in (bare, own))
+    if between - at_x <= SPIKES or at_x >= math.log2(frozen.levels):
+        return []
+    return [
+        f"the density is {between - at_x:.2f} bits/dim higher at whole numbers x than at x + u: was it "
+        "trained on x + u, with new u from [0, 1) at every step?"
+    ]
+
+
+def _idle(y: Float64[np.ndarray, "n C H W"], asked: Asked) -> list[str]:
+    """Entries of z that come in the order of one entry of x in all images, so no other entry moves them."""
+    n, D = asked.z0.shape
+    if n < MANY or D < 4:
+        return []
+    x, z = (_standard_ranks(values) for values in (y.reshape(n, D), asked.z0))
+    alone = int((np.abs(z.T @ x).max(axis=1) >= n * ORDERED).sum())
+    if not D / 4 <= alone < D:
+        return []
+    return [
+        f"{alone} of the {D} entries of z follow from one x each, whatever the others are: no layer "
+        "transforms them by the others; flip the mask from layer to layer."
+    ]
+
+
+def _standard_ranks(values: Float64[np.ndarray, "n D"]) -> Float64[np.ndarray, "n D"]:
+    """Of each column, with mean 0 and variance 1: products of two are n times Spearman's correlation."""
+    ranks = values.argsort(axis=0, kind="stable").argsort(axis=0).astype(np.float64)
+    return (ranks - ranks.mean(axis=0)) / ranks.std(axis=0)
 
 
 def _dearer(score: Score, own: float | None) -> list[str]:

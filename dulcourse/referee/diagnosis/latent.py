@@ -106,7 +106,9 @@ def explain(
     and `scales` come from `other_scales`. `softmax` is true where decode answers probabilities.
     """
     words = unusable(
-        score, "make encode(x) and decode(z) finite, of shapes [batch, latents] and [batch, levels, C, H, W]"
+        score,
+        "make encode(x) and decode(z) finite, of shapes [batch, latents] and [batch, levels, C, H, W]; "
+        "decode may use nothing but z",
     )
     if asked.lost or not score.parts:
         return words
@@ -206,4 +208,7 @@ def _collapse(score: Score, frozen: FrozenLatents) -> list[str]:
     bits = score.parts["kl"] * frozen.dims
     if bits >= 0.1:
         return []
-    return [f"z tells {max(0.0, bits):.2f} bits of an image: the posterior has collapsed onto the prior."]
+    return [
+        f"z tells {max(0.0, bits):.2f} bits of an image: the posterior has collapsed onto the prior; is β "
+        "too large, or z detached from the encoder?"
+    ]
