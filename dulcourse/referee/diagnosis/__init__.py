@@ -92,17 +92,15 @@ def _autoregressive(
         wrong = (labels + 1) % (labels.max() + 1)
         other = _unless_malformed(lambda: own_log_prob(respondent, name, images, labels=wrong))
         worth = None if other is None else _bits(other, frozen) - _bits(own, frozen)
-    matrix = None
-    if frozen.dims > 1 and base is not None:
-        label = None if labels is None else int(labels[0])
-        matrix = _unless_malformed(
-            lambda: dependency(respondent, name, frozen, base[:BASES], generator, label=label)
-        )
-    softmax = None
+    matrix = softmax = None
     if base is not None:
-        first = None if labels is None else int(labels[0])
+        base, label = base[:BASES], None if labels is None else int(labels[0])
+        if frozen.dims > 1:
+            matrix = _unless_malformed(
+                lambda: dependency(respondent, name, frozen, base, generator, label=label)
+            )
         softmax = _unless_malformed(
-            lambda: are_probabilities(answered(respondent, name, frozen, base[:BASES], first))
+            lambda: are_probabilities(answered(respondent, name, frozen, base, label))
         )
     bits = None if own is None else _bits(own, frozen)
     words = autoregressive.explain(
