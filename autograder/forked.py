@@ -39,6 +39,7 @@ NEEDED = (
     "IPython.core.debugger",
     "IPython.extensions.storemagic",
     "dulcourse.handin",
+    "dulcourse.referee.replay",
     "dulcourse.referee.serve",
 )
 COMMON = (

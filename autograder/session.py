@@ -63,6 +63,7 @@ class Outcome:
 
     verdict: Verdict
     reason: str = ""
+    mode: Mode = "train"
     errors: list[CellError] = field(default_factory=list)
     imported_withheld: list[Withheld] = field(default_factory=list)
     checkpoints: dict[str, bytes] = field(
@@ -72,6 +73,13 @@ class Outcome:
     cells: list[CellView] = field(default_factory=list)
     seconds: float = 0.0  # from delivery to the end of the last cell
     limits: str = ""
+
+    @property
+    def where(self) -> str:
+        """Where in the notebook it ended, as the rest of a sentence."""
+        if self.mode == "replay":
+            return ", in a replay of the saved weights"
+        return "" if self.last_cell is None else f", while cell {self.last_cell + 1} was running"
 
 
 class _ViolationError(Exception):
@@ -147,11 +155,12 @@ class Session:
         """Run a notebook's code cells, going on after errors.
 
         `until` is the index of the first cell that is *not* run. A replay without it stops as soon as every
-        name in `checkpoints` has been handed in. `seconds` is wall clock, from delivery. Raises
-        `InfrastructureError` for whatever goes wrong before the notebook is delivered; never after.
+        name in `checkpoints` has been handed in; what its cells show and raise is not told again. `seconds`
+        is wall clock, from delivery. Raises `InfrastructureError` for whatever goes wrong before the notebook
+        is delivered; never after.
         """
         self._set_up(assignment, mode, checkpoints or {})
-        outcome = Outcome(Verdict.graded, limits=self.limits)
+        outcome = Outcome(Verdict.graded, mode=mode, limits=self.limits)
         task = {"parameters": parameters, "until": until}
         data = {"notebook": np.frombuffer(json.dumps(notebook).encode(), np.uint8)}
         self._send(task, data, time.monotonic() + self._limits.launch_seconds)
@@ -313,12 +322,7 @@ class Session:
             size = self._limits.memory_gib
             verdict, reason = Verdict.out_of_memory, f"more than {size:g} GiB of memory were needed"
         self.kill()
-        where = (
-            f", while cell {outcome.last_cell + 1} was running"
-            if outcome and outcome.last_cell is not None
-            else ""
-        )
-        sentence = f"{reason[:1].upper()}{reason[1:]}{where}."
+        sentence = f"{reason[:1].upper()}{reason[1:]}{outcome.where if outcome else ''}."
         self._serving, self._dead = False, SessionDead(verdict, sentence)
         if outcome is not None:
             outcome.verdict, outcome.reason = verdict, sentence

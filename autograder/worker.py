@@ -322,13 +322,17 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
 
         runner: Any = None
 
-        def papermill_execute_cells(self):
+        def to_be_run(self):
+            """Each cell with its place here, and its index in the notebook that was sent."""
             for position, cell in enumerate(self.nb.cells):
                 index = cell.metadata.get("wall_index", -1)
-                if cell.cell_type != "code" or not cell.source.strip():
-                    continue
-                if self.runner.stop_before(index):
-                    break
+                if index == self.runner.until:
+                    return
+                if cell.cell_type == "code" and cell.source.strip():
+                    yield position, cell, index
+
+        def papermill_execute_cells(self):
+            for position, cell, index in self.to_be_run():
                 self.error = None
                 link.send({"event": "cell", "index": index})
                 self.nb_man.cell_start(cell, position)
@@ -350,12 +354,22 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
                 "message": clip(content.get("evalue", ""), 4000),
             }
 
-    class CellByCell(Engine):
+    class Replayed(Cells):
+        """Has the kernel go through the cells by itself: what they show was told by the first run."""
+
+        def papermill_execute_cells(self):
+            sources = [cell.source for _, cell, _ in self.to_be_run()]
+            arguments = f"get_ipython().kernel, {sources!r}, {self.runner.awaited!r}"
+            source = f"await __import__('dulcourse.referee.replay', fromlist=['replay']).replay({arguments})"
+            cell = nbformat.v4.new_code_cell(source, metadata=self.nb.cells[0].metadata)
+            self.execute_cell(cell, 0, store_history=False)
+
+    class OnLiveKernel(Engine):
         """papermill's engine for a kernel that is already there and stays."""
 
         @classmethod
         def execute_managed_notebook(cls, nb_man, kernel_name, runner=None, **options):
-            cells = Cells(
+            cells = (Replayed if runner.replaying else Cells)(
                 nb_man,
                 km=Attached(),
                 kernel_name=kernel_name,
@@ -374,7 +388,7 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
 
         has_kernel = True
 
-    papermill_engines.register("cell-by-cell", CellByCell)
+    papermill_engines.register("on-live-kernel", OnLiveKernel)
 
     class Runner:
         def connect(self):
@@ -420,7 +434,7 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
             """Open the hand-in session, with the weights of a replay in its folder."""
             self.sizes, self.replaying = setup["sizes"], setup["mode"] == "replay"
             self.handin, self.sent, self.marks, self.total = folder / "handin", {}, set(), 0
-            self.awaited = set(checkpoints)
+            self.names = sorted(checkpoints)
             kernel.limit = self.sizes["output"]
             self.handin.mkdir(exist_ok=True)
             for name, data in checkpoints.items():
@@ -435,12 +449,14 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
 
         def run(self, task, notebook):
             """All cells, through papermill."""
-            self.until, self.stop_at_last = task["until"], self.replaying and task["until"] is None
+            self.until = task["until"]
+            # A replay that is not told where to stop has all it needs once every model is loaded.
+            self.awaited = self.names if self.until is None else []
             self.silently(_SEED.format(seed=int(task["parameters"].get("seed", 0))))
             try:
                 for index, cell in enumerate(notebook["cells"]):
                     cell["metadata"] = {**cell.get("metadata", {}), "wall_index": index}
-                execute(nbformat.from_dict(notebook), task["parameters"], "cell-by-cell", runner=self)
+                execute(nbformat.from_dict(notebook), task["parameters"], "on-live-kernel", runner=self)
             except papermill.exceptions.PapermillExecutionError:
                 pass  # raised at the end for any cell's error; each was told
             except (KernelDeadError, DeadKernelError):
@@ -449,13 +465,6 @@ def make_runner(kernel: Kernel, link: Channel, folder: Path) -> Any:
                 link.end("kernel_died", "the kernel stopped answering")
             except Exception as error:
                 link.end("student_error", f"the notebook cannot be run: {type(error).__name__}: {error}")
-
-        def stop_before(self, index):
-            if self.until is not None:
-                return index >= self.until
-            if not self.stop_at_last or not self.awaited:
-                return False
-            return self.awaited <= {path.stem for path in self.handin.glob("*.loaded")}
 
         def finished(self, index, cell, error):
             self.send_checkpoints()

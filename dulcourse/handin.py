@@ -212,7 +212,6 @@ def _replay(
     _load(name, model, path)
     contract.check(name, model, example, labels)
     registry[name] = HandedIn(model.eval())
-    path.with_suffix(".loaded").touch()  # the grader stops a replay that has all it needs
     return registry[name].model
 
 

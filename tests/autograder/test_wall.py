@@ -623,7 +623,11 @@ TRAIN = "import dulcourse.handin as h\nprint(h.session.mode)\nm = h.trained({nam
 def test_weights_are_handed_in_after_their_cell_and_loaded_in_a_replay(walled: Open):
     first, second = (TRAIN.format(name=name, weights=name.encode() * 3) for name in ("a", "b"))
     cells = notebook(
-        PREAMBLE, first, second + "\n1 / 0", "def last(): return np.frombuffer(m, np.uint8)", "os._exit(0)"
+        PREAMBLE + "ran, seen = [], lambda: np.array(ran)",
+        first + "\nran.append(2)",
+        second + "\nran.append(3)\n1 / 0",
+        "ran.append(4)",
+        "os._exit(0)",
     )
     with walled() as session:
         trained = session.run(cells, assignment="hw", parameters={}, mode="train", seconds=60)
@@ -631,29 +635,76 @@ def test_weights_are_handed_in_after_their_cell_and_loaded_in_a_replay(walled: O
     assert trained.checkpoints == {"a": b"aaa", "b": b"bbb"}
     assert trained.last_cell == 5
 
-    def replay(**options) -> tuple[Outcome, Session]:
+    def replay(**options) -> list[int]:
         with walled() as session:
             outcome = session.run(cells, assignment="hw", parameters={}, mode="replay", seconds=60, **options)
-            answer = None
-            if outcome.verdict in (Verdict.graded, Verdict.student_error):
-                try:
-                    answer = session.call("function.last", {})["result"].tobytes()
-                except Malformed as error:
-                    answer = str(error)
-            return outcome, answer
+            assert outcome.verdict is Verdict.graded, outcome.reason
+            assert outcome.checkpoints == {}, "nothing new is handed in"
+            assert outcome.cells == [], "what cells show was told by the first run"
+            return session.call("function.seen", {})["result"].tolist()
 
-    outcome, answer = replay(checkpoints=trained.checkpoints)
-    assert [cell.index for cell in outcome.cells] == [0, 1, 2, 3], "a replay ends when all weights are loaded"
-    assert outcome.cells[2].text == ["replay"]
-    assert outcome.checkpoints == {}, "nothing new is handed in"
-    assert "KeyError" in answer
-    outcome, answer = replay(checkpoints=trained.checkpoints, until=5)
-    assert [cell.index for cell in outcome.cells] == [0, 1, 2, 3, 4], (
+    assert replay(checkpoints=trained.checkpoints) == [2, 3], "a replay ends when all weights are loaded"
+    assert replay(checkpoints=trained.checkpoints, until=5) == [2, 3, 4], (
         "`until` is the first cell that is not run"
     )
-    assert answer == b"bbb"
-    outcome, answer = replay(checkpoints={"a": b"other"})
-    assert [cell.index for cell in outcome.cells] == [0, 1, 2]
+    assert replay(checkpoints={"a": b"other"}) == [2]
+
+
+STATEFUL = (
+    PREAMBLE + "import asyncio\nfrom IPython.display import display\nfacts = [seed]",
+    "facts.append(await asyncio.sleep(0.01, 2))",
+    "1 / 0",
+    "this is no Python",
+    "7 * 6",
+    "facts.append(_)\ndisplay(facts)",
+    "%%capture caught\nprint('x' * 10)",
+    "facts.append(len(caught.stdout))",
+    "raise SystemExit(3)",
+    "facts += [len(In), get_ipython().execution_count, In[-1].count('facts'), 0 in Out]",
+    "later = asyncio.get_running_loop().create_task(asyncio.sleep(0, 5))",
+    "pass",
+    "facts.append(later.done() and later.result())",
+    "facts.append(int(__name__ == '__main__') + int(threading.current_thread() is threading.main_thread()))",
+    "def seen(): return np.array(facts)",
+)
+
+
+@once
+def test_a_replay_leaves_the_kernel_as_the_run_left_it(walled: Open):
+    """In, Out and _, awaited cells, magics, errors of every kind, background tasks: as if sent one by one."""
+    found = {}
+    for mode in ("train", "replay"):
+        with walled() as session:
+            outcome = session.run(
+                notebook(*STATEFUL), assignment="hw", parameters={"seed": 3}, mode=mode, seconds=60
+            )
+            assert outcome.verdict is (Verdict.student_error if mode == "train" else Verdict.graded)
+            found[mode] = session.call("function.seen", {})["result"].tolist()
+    assert found["replay"] == found["train"]
+    assert found["train"][:4] == [3, 2, 42, 11]
+
+
+@once
+@pytest.mark.parametrize(
+    "name",
+    [
+        "exits",
+        "loops",
+        "prints for ever",
+        "floods file descriptor 1",
+        "needs much memory",
+        "kills the worker",
+    ],
+)
+def test_a_replay_that_ends_early_is_told_apart_like_a_run(walled: Open, name: str):
+    code, verdict = ENDINGS[name]
+    limits = replace(LIMITS, memory_gib=2) if verdict is Verdict.output_flood else LIMITS
+    with walled(limits=limits) as session:
+        outcome = session.run(
+            notebook(PREAMBLE + code), assignment="hw", parameters={}, mode="replay", seconds=6
+        )
+    assert outcome.verdict is verdict, outcome.reason
+    assert "in a replay" in outcome.reason
 
 
 def test_root_never_runs_a_notebook_without_the_sandbox(library: StagedLibrary):
