@@ -74,7 +74,6 @@ def main(control: int, folder: Path, library: Path, data: list) -> NoReturn:
     for name, options in data:
         with contextlib.suppress(Exception):  # then each session draws, or is told why it cannot
             _keep(name, options)
-    gc.collect()
     gc.freeze()  # the collector would touch, and so copy, every page in every child
     gc.enable()
     stream = socket.socket(fileno=control)

@@ -1,5 +1,6 @@
 """A class from its folder to its table: what the commands `grade`, `regrade` and `report` do."""
 
+import gc
 import signal
 import threading
 import traceback
@@ -181,6 +182,7 @@ def _work(desk: Desk, tasks: list[Task], slots: int | None, event: str, sandboxe
     _pin(threads)
     with _stoppable() as stopped, (sandboxes or _sandboxes)(desk, threads) as open_session:
         desk.trusted.warm_up()
+        gc.freeze()  # what is there now stays to the end, and need not be gone through again
         failed = _with_progress(
             desk,
             tasks,
