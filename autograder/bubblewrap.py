@@ -114,10 +114,9 @@ def server_options(*, python: Python, library: Path, threads: int, device: str, 
     return ["--die-with-parent", "--clearenv", *view, "--cap-add", "ALL"]
 
 
-def server_command(python: Python, control: int, data: str) -> list[str]:
-    """What runs there; `data` says which sets it keeps, as `forkserver` writes it."""
-    program = f"{COURSE}/{FORKED.name}"
-    return [str(python.executable), program, str(control), "/tmp", f"{COURSE}/library", data]
+def server_command(python: Python, control: int) -> list[str]:
+    """What runs there."""
+    return [str(python.executable), f"{COURSE}/{FORKED.name}", str(control), "/tmp", f"{COURSE}/library"]
 
 
 def _view(

@@ -79,20 +79,23 @@ def grade(
 
     Example: autograder grade hw1_autoregressive --class class --out grades --slots 4
     """
-    from autograder.grading import grade_class
+    from autograder.sandboxes import Sandboxes
 
-    _exit(
-        grade_class(
+    with Sandboxes(slots=slots, gpu=tier == "gpu") as sandboxes:
+        from autograder.grading import grade_class
+
+        status = grade_class(
             _course(course),
             assignment,
             class_folder,
             out,
             tier=tier,
+            sandboxes=sandboxes,
             slots=slots,
             seed=seed,
             only=student or (),
         )
-    )
+    _exit(status)
 
 
 @app.command()
@@ -107,9 +110,16 @@ def regrade(
 
     Example: autograder regrade grades --student ada
     """
-    from autograder.grading import regrade_class
+    from autograder.batch import read_batch
+    from autograder.sandboxes import Sandboxes
 
-    _exit(regrade_class(_course(course), out, only=student or (), retrain=retrain, slots=slots))
+    with Sandboxes(slots=slots, gpu=read_batch(out).device == "cuda") as sandboxes:
+        from autograder.grading import regrade_class
+
+        status = regrade_class(
+            _course(course), out, sandboxes=sandboxes, slots=slots, only=student or (), retrain=retrain
+        )
+    _exit(status)
 
 
 @app.command()

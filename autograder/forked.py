@@ -1,10 +1,11 @@
 """A server of warm processes: what every session would import is imported once, and each session forks it.
 
-    python forked.py CONTROL FOLDER LIBRARY DATA
+    python forked.py CONTROL FOLDER LIBRARY
 
 It runs in a sandbox with the same view of the machine as a submission's, but as root, and never runs a line
-of a submission. CONTROL is the number of an inherited socket, DATA a list of public data sets that notebooks
-load. For each request (`autograder.forkserver`) the process forks, twice: the child enters the namespaces
+of a submission. CONTROL is the number of an inherited socket. What is not the library's is imported at once;
+the first thing that is heard is that LIBRARY is complete, and which public data sets notebooks will load. For
+each request after that (`autograder.forkserver`) the process forks, twice: the child enters the namespaces
 that bubblewrap made for the session and waits; *its* child, the first that is really inside, gives up root as
 `setpriv` does, loads the filter, and becomes the worker. Nothing of one session is in the next: all of them
 are copies of a process that has only imported, and drawn what is public.
@@ -27,7 +28,9 @@ from types import ModuleType
 from typing import NoReturn
 
 # What the worker and the kernel import, at once or late, and what notebooks do.
-NEEDED = (
+ELSEWHERE = (
+    "torch",
+    "numpy.random",
     "papermill.execute",
     "jupyter_client.asynchronous.client",
     "ipykernel.kernelapp",
@@ -38,13 +41,12 @@ NEEDED = (
     "IPython.core.completerlib",
     "IPython.core.debugger",
     "IPython.extensions.storemagic",
+)
+# The library, and matplotlib, which looks for the list of fonts that comes with it.
+LIBRARY = (
     "dulcourse.handin",
     "dulcourse.referee.replay",
     "dulcourse.referee.serve",
-)
-COMMON = (
-    "torch",
-    "numpy.random",
     "matplotlib.pyplot",
     "matplotlib.backends.backend_agg",
     "dulcourse.data",
@@ -62,26 +64,31 @@ CHANNEL = 3  # the one descriptor that a session has, besides its standard three
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(control: int, folder: Path, library: Path, data: list) -> NoReturn:
+def main(control: int, folder: Path, library: Path) -> NoReturn:
     """Import, draw, say so, and fork until the grader is gone."""
     gc.disable()  # nothing that is imported is garbage, and to look for some takes an eighth of the time
     # Children need no waiting for, nor do theirs: a namespace lives until the last of its dead is gone.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     _checked(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
+    stream = socket.socket(fileno=control)
+    worker = _imported(library)
+    data = stream.recv(1 << 16)
+    if not data:
+        os._exit(0)  # all that was imported need not be taken down
     with contextlib.suppress(OSError):
         shutil.copytree(library / ".matplotlib", folder / ".matplotlib")
-    worker = _imported(library)
-    for name, options in data:
+    importlib.invalidate_caches()  # the library's folder was empty when it was looked into first
+    _import(LIBRARY)
+    for name, options in json.loads(data):
         with contextlib.suppress(Exception):  # then each session draws, or is told why it cannot
             _keep(name, options)
     gc.freeze()  # the collector would touch, and so copy, every page in every child
     gc.enable()
-    stream = socket.socket(fileno=control)
     stream.send(b"ready")
     while True:
         request, descriptors, *_ = socket.recv_fds(stream, 4096, 5)
         if not request:
-            os._exit(0)  # all that was imported need not be taken down
+            os._exit(0)
         pid = os.fork()
         if pid == 0:
             stream.close()  # who waits at the other end is to see when the server is gone
@@ -92,18 +99,22 @@ def main(control: int, folder: Path, library: Path, data: list) -> NoReturn:
 
 
 def _imported(library: Path) -> ModuleType:
-    """Import what sessions need; returns the worker's module."""
+    """Import what sessions need and is not in the library; returns the worker's module."""
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # as the kernel sets it
     import worker
 
     sys.path[0] = str(library)  # the folder of this file until now
     worker.leave_out()
-    for name in (*NEEDED, *COMMON):
-        with contextlib.suppress(ImportError):  # a session tells what it misses; this process serves others
-            importlib.import_module(name)
+    _import(ELSEWHERE)
     with contextlib.suppress(Exception):  # the same
         worker.warm_up()
     return worker
+
+
+def _import(names: tuple[str, ...]) -> None:
+    for name in names:
+        with contextlib.suppress(ImportError):  # a session tells what it misses; this process serves others
+            importlib.import_module(name)
 
 
 def _keep(name: str, options: dict) -> None:
@@ -196,4 +207,4 @@ def _checked(result: int, what: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))

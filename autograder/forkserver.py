@@ -1,6 +1,7 @@
 """The server of warm processes, seen from the trusted side: started once, asked for a process a session.
 
-    with ForkServer(library, limits) as server:
+    with ForkServer(library.folder, limits) as server:
+        server.load()
         pid = server.fork(inside, gate, channel, errors, rules, uid=64000, processes=0)
 
 Entering a sandbox from outside takes root's rights over its namespaces. An ordinary user has none, so there
@@ -15,12 +16,12 @@ import socket
 import subprocess
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from autograder.bubblewrap import Python, bubblewrap, server_command, server_options
 from autograder.launcher import launcher
-from autograder.library import StagedLibrary
 from autograder.limits import Limits
 from dulcourse.errors import InfrastructureError
 
@@ -31,48 +32,50 @@ DataSet = tuple[str, dict[str, Any]]
 START_SECONDS, FORK_SECONDS, CLOSE_SECONDS = 120.0, 60.0, 5.0  # slower than this is stuck
 
 
-def server_for(
-    library: StagedLibrary, limits: Limits, *, threads: int, device: str, data: Sequence[DataSet] = ()
-):
+def server_for(library: Path, limits: Limits, *, threads: int, device: str):
     """A server to enter in a `with` block, where user and kernel allow one; else None is entered."""
     kernel = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
     if os.geteuid() != 0 or kernel < (5, 8):  # since when one call enters all namespaces of a process
         return contextlib.nullcontext()
-    return ForkServer(library, limits, threads=threads, device=device, data=data)
+    return ForkServer(library, limits, threads=threads, device=device)
 
 
 class ForkServer:
-    """A process that has imported what sessions need, and forks. It is ready when it is first asked.
+    """A process that imports what sessions need, and forks. It is ready when it is first asked.
 
-    `data` are the public sets (name, options) that the notebooks will load: it has drawn them, too.
+    It begins while `library`, a folder, may still be empty; `load` says that it is not any more.
     """
 
     def __init__(
         self,
-        library: StagedLibrary,
+        library: Path,
         limits: Limits,
         *,
         threads: int = 1,
         device: str = "cpu",
         python: Python | None = None,
-        data: Sequence[DataSet] = (),
     ):
         python = python or Python.current()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        line = [
+            bubblewrap(),
+            *server_options(python=python, library=library, threads=threads, device=device, limits=limits),
+            "--",
+        ]
         self._lock, self._ready, self._said = threading.Lock(), False, b""
-        around = server_options(
-            python=python, library=library.folder, threads=threads, device=device, limits=limits
-        )
-        with theirs:
-            self._process = launcher().popen(
-                [bubblewrap(), *around, "--", *server_command(python, theirs.fileno(), json.dumps(data))],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env={},
-                start_new_session=True,
-            )
+        with contextlib.ExitStack() as failed:
+            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            failed.callback(self._control.close)
+            with theirs:
+                self._process = launcher().popen(
+                    [*line, *server_command(python, theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env={},
+                    start_new_session=True,
+                )
+            failed.pop_all()
         os.set_blocking(self._process.stderr.fileno(), False)
 
     def __enter__(self) -> "ForkServer":
@@ -90,6 +93,12 @@ class ForkServer:
     def alive(self) -> bool:
         """Whether it can still be asked."""
         return self._process.poll() is None
+
+    def load(self, data: Sequence[DataSet] = ()) -> "ForkServer":
+        """Let it import the library and draw `data`: the public sets (name, options) that notebooks load."""
+        with contextlib.suppress(OSError):  # it is dead, which the first to ask will be told
+            self._control.send(json.dumps(data).encode())
+        return self
 
     def fork(
         self, inside: int, gate: int, channel: int, errors: int, rules: int, *, uid: int, processes: int

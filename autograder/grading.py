@@ -26,11 +26,11 @@ from autograder.scheduler import cores, run_all, threads_per_slot
 from autograder.submission import Submission, collect
 from dulcourse.errors import InfrastructureError, unknown
 
-__all__ = ["OpenSession", "Sandboxes", "grade_class", "regrade_class", "report_class"]
+__all__ = ["OpenBatch", "OpenSession", "grade_class", "regrade_class", "report_class"]
 
 OpenSession = Callable[[int], Any]  # slot -> a session in a fresh sandbox
-# Opens the sandboxes of a batch; tests put an answering party of their own in their place.
-Sandboxes = Callable[[Desk, int], AbstractContextManager[OpenSession]]
+# What opens them for a batch: `autograder.sandboxes.Sandboxes`, or in tests an answering party.
+OpenBatch = Callable[[Desk], AbstractContextManager[OpenSession]]
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ def grade_class(
     out: Path,
     *,
     tier: str,
+    sandboxes: OpenBatch,
     slots: int | None = None,
     seed: int = 0,
     only: Collection[str] = (),
-    sandboxes: Sandboxes | None = None,
 ) -> int:
     """Run and score what is not finished; returns the exit status."""
     rubric = load_rubric(assignment, course / "solutions")
@@ -82,10 +82,10 @@ def regrade_class(
     course: Path,
     out: Path,
     *,
+    sandboxes: OpenBatch,
+    slots: int | None = None,
     only: Collection[str] = (),
     retrain: bool = False,
-    slots: int | None = None,
-    sandboxes: Sandboxes | None = None,
 ) -> int:
     """Score finished submissions again, from the same draws: an instructor's act, and logged (rule 5)."""
     batch = read_batch(out)
@@ -172,7 +172,7 @@ def _settle(out: Path, results: Sequence[SubmissionResult]) -> None:
             write_atomically(path, result.model_dump_json(indent=1))
 
 
-def _work(desk: Desk, tasks: list[Task], slots: int | None, event: str, sandboxes: Sandboxes | None) -> int:
+def _work(desk: Desk, tasks: list[Task], slots: int | None, event: str, sandboxes: OpenBatch) -> int:
     """Run the tasks; the status is 2 when the machine failed some of them."""
     if not tasks:
         return 0
@@ -180,7 +180,7 @@ def _work(desk: Desk, tasks: list[Task], slots: int | None, event: str, sandboxe
     slots = slots or cores()
     threads = threads_per_slot(slots)  # however many are left: sums depend on it in their last digits
     _pin(threads)
-    with _stoppable() as stopped, (sandboxes or _sandboxes)(desk, threads) as open_session:
+    with _stoppable() as stopped, sandboxes(desk) as open_session:
         desk.trusted.warm_up()
         gc.freeze()  # what is there now stays to the end, and need not be gone through again
         failed = _with_progress(
@@ -227,43 +227,6 @@ def _one(
     done = "failed" if result.verdict is Verdict.infrastructure_error else event
     journal.append(desk.out, done, student=task.student, verdict=result.verdict, points=result.points)
     return result
-
-
-@contextmanager
-def _sandboxes(desk: Desk, threads: int) -> Iterator[OpenSession]:
-    """Real ones: bubblewrap, a library without what is withheld, the tier's limits. None, no grading."""
-    from autograder.forkserver import server_for
-    from autograder.library import stage
-    from autograder.limits import Limits
-    from autograder.sandbox import available
-    from autograder.session import Session
-
-    trouble = available()
-    if trouble is not None:
-        raise InfrastructureError(trouble)
-    problems = {module: problem.name for problem in desk.rubric.problems for module in problem.withheld}
-    limits = Limits(memory_gib=desk.tier.memory_gib)
-    settings = {"threads": threads, "device": desk.batch.device}
-    with (
-        stage(desk.rubric.withheld, problems=problems) as library,
-        server_for(library, limits, data=_data(desk.rubric), **settings) as server,
-    ):
-
-        def open_session(slot: int) -> Session:
-            # Should the server die, it costs one submission its turn, and the others some time.
-            warm = server if server and server.alive else None
-            return Session(library=library, limits=limits, slot=slot, server=warm, **settings)
-
-        yield open_session
-
-
-def _data(rubric: Rubric) -> list[tuple[str, dict[str, Any]]]:
-    """The data sets of its models, once each."""
-    found: list[tuple[str, dict[str, Any]]] = []
-    for _, item in rubric.items:
-        if item.kind == "model" and (item.data, item.options) not in found:
-            found.append((item.data, item.options))
-    return found
 
 
 def _with_progress(desk: Desk, tasks: list[Task], slots: int, do: Callable[[Task, int], Any]) -> list[str]:

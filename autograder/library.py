@@ -5,7 +5,6 @@ and raises ImportError; neither its source nor its compiled code is in the copy.
 """
 
 import compileall
-import hashlib
 import importlib.util
 import os
 import py_compile
@@ -22,7 +21,7 @@ import dulcourse
 from autograder.owner import owned_name
 from dulcourse.errors import InfrastructureError, UsageError
 
-__all__ = ["FONTS", "MARKS", "StagedLibrary", "stage"]
+__all__ = ["FONTS", "MARKS", "Stage", "StagedLibrary"]
 
 FONTS = ".matplotlib"  # in the copy; the worker puts it where matplotlib looks
 MARKS = "withheld"  # folder in the temporary folder where a withheld module notes that it was asked for
@@ -44,67 +43,68 @@ raise ImportError(_words, name={module!r})
 
 @dataclass(frozen=True)
 class StagedLibrary:
-    """A copy to be bound behind the wall: `folder` holds the package, `sha256` names its content."""
+    """A copy to be bound behind the wall: `folder` holds the package."""
 
     folder: Path
     withheld: tuple[str, ...]
-    sha256: str
 
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __enter__(self) -> "StagedLibrary":
+class Stage:
+    """An empty folder for the library, which a sandbox may be shown before `fill` puts it there.
+
+    With `fonts`, the list of fonts that matplotlib would make again behind every wall comes along; looking
+    for them begins at once.
+    """
+
+    def __init__(self, fonts: bool = True):
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{owned_name()}.library-"))
+        self.folder.chmod(0o755)  # the submission reads it under another user id
+        self._listing = _list_fonts(self.folder / FONTS) if fonts else None
+
+    def __enter__(self) -> "Stage":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.remove()
+        if self._listing:
+            self._listing.kill()
+            self._listing.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
+    def fill(
+        self,
+        withheld: Iterable[str] = (),
+        *,
+        problems: Mapping[str, str] | None = None,
+        source: Path | None = None,
+    ) -> StagedLibrary:
+        """Copy the library, without the `withheld` modules (dotted names).
 
-def stage(
-    withheld: Iterable[str] = (),
-    *,
-    problems: Mapping[str, str] | None = None,
-    source: Path | None = None,
-    fonts: bool = True,
-) -> StagedLibrary:
-    """Copy the library, without the `withheld` modules (dotted names), to a temporary folder.
-
-    `problems` names the problem that asks for a module, for the sentence a student sees. `source` is the
-    package's folder; the default is the `dulcourse` that this process uses. With `fonts`, the list of fonts
-    that matplotlib would make again behind every wall comes along.
-    """
-    source = source or Path(dulcourse.__file__).parent
-    withheld = tuple(dict.fromkeys(withheld))
-    folder = Path(tempfile.mkdtemp(prefix=f"{owned_name()}.library-"))
-    listing = _list_fonts(folder / FONTS) if fonts else None
-    try:
-        folder.chmod(0o755)  # the submission reads it under another user id
-        shutil.copytree(
-            source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
-        )
-        stubs = [_withhold(folder, module, (problems or {}).get(module)) for module in withheld]
-        sha256 = _digest(folder)
-        # The copy is read-only behind the wall, so it is compiled here; unchecked, so that file times do
-        # not matter.
-        compileall.compile_dir(
-            folder, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
-        )
-        for stub in stubs:
-            Path(importlib.util.cache_from_source(str(stub))).unlink(missing_ok=True)
-        if listing:
-            listing.wait()
-        _open_to_all(folder)
-    except OSError as error:
-        _end(listing)
-        shutil.rmtree(folder, ignore_errors=True)
-        raise InfrastructureError(
-            f"cannot copy the library to {str(folder)!r}: {error.strerror}; free some space or set TMPDIR."
-        ) from error
-    except BaseException:
-        _end(listing)
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return StagedLibrary(folder, withheld, sha256)
+        `problems` names the problem that asks for a module, for the sentence a student sees. `source` is the
+        package's folder; the default is the `dulcourse` that this process uses.
+        """
+        source = source or Path(dulcourse.__file__).parent
+        withheld = tuple(dict.fromkeys(withheld))
+        try:
+            shutil.copytree(
+                source, self.folder / source.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+            )
+            stubs = [_withhold(self.folder, module, (problems or {}).get(module)) for module in withheld]
+            # The copy is read-only behind the wall, so it is compiled here; unchecked, so that file times do
+            # not matter.
+            compileall.compile_dir(
+                self.folder, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+            )
+            for stub in stubs:
+                Path(importlib.util.cache_from_source(str(stub))).unlink(missing_ok=True)
+            if self._listing:
+                self._listing.wait()
+            _open_to_all(self.folder)
+        except OSError as error:
+            raise InfrastructureError(
+                f"cannot copy the library to {str(self.folder)!r}: {error.strerror}; free some space or set "
+                "TMPDIR."
+            ) from error
+        return StagedLibrary(self.folder, withheld)
 
 
 def _withhold(folder: Path, module: str, problem: str | None) -> Path:
@@ -133,20 +133,6 @@ def _list_fonts(folder: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", "import matplotlib.font_manager"], env=environment, **silent
     )
-
-
-def _end(listing: subprocess.Popen | None) -> None:
-    if listing:
-        listing.kill()
-        listing.wait()
-
-
-def _digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        for part in (path.relative_to(folder).as_posix().encode(), path.read_bytes()):
-            digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.hexdigest()
 
 
 def _open_to_all(folder: Path) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from autograder.forkserver import ForkServer
-from autograder.library import StagedLibrary, stage
+from autograder.library import StagedLibrary
 from autograder.limits import Limits
 from autograder.owner import owned_name
 from autograder.sandbox import available
-from tests.autograder.notebooks import groups, hide_torch, processes, small_library
+from tests.autograder.notebooks import groups, hide_torch, processes, small_library, staged
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,25 +27,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StagedLibrary]:
     """The small library, staged, without its secret."""
     source = small_library(tmp_path_factory.mktemp("source"))
-    with stage(
+    with staged(
         ["dulcourse.secret_answer"], problems={"dulcourse.secret_answer": "p2"}, source=source, fonts=False
-    ) as staged:
-        yield staged
+    ) as filled:
+        yield filled
 
 
 @pytest.fixture(scope="session")
 def server(library: StagedLibrary) -> Iterator[ForkServer]:
     """A process from which sessions of the small library are forked."""
-    with ForkServer(library, Limits()) as warm:
-        yield warm
+    with ForkServer(library.folder, Limits()) as warm:
+        yield warm.load()
 
 
 @pytest.fixture(scope="session")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StagedLibrary]:
     """The same, without torch and matplotlib: for servers that a test ill-treats, which start sooner."""
-    with stage(source=small_library(tmp_path_factory.mktemp("source")), fonts=False) as staged:
-        hide_torch(staged.folder)
-        yield staged
+    with staged(source=small_library(tmp_path_factory.mktemp("source")), fonts=False) as filled:
+        hide_torch(filled.folder)
+        yield filled
 
 
 @pytest.fixture

@@ -5,11 +5,14 @@ The hostile ones are texts here, and run only behind the wall.
 
 import os
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import dulcourse
+from autograder.library import Stage, StagedLibrary
 from autograder.limits import descendants
 
 # Two user ids, this and the next, that no other grader on this machine uses at the moment: the process beside
@@ -95,6 +98,13 @@ def small_library(folder: Path) -> Path:
     for name in ("wire.py", "replay.py"):
         shutil.copy(Path(dulcourse.__file__).parent / "referee" / name, package / "referee")
     return package
+
+
+@contextmanager
+def staged(withheld: Iterable[str] = (), *, fonts: bool = True, **options: Any) -> Iterator[StagedLibrary]:
+    """A library on its stage, as `Stage.fill` puts it there."""
+    with Stage(fonts=fonts) as stage:
+        yield stage.fill(withheld, **options)
 
 
 def hide_torch(folder: Path) -> None:

@@ -160,7 +160,7 @@ def parties(log: list, pause: float = 0.0, behaviours: Mapping[str, Behaviour] =
     """What `grade_class` takes in place of real sandboxes."""
 
     @contextmanager
-    def sandboxes(desk: Any, threads: int) -> Iterator[Any]:
+    def sandboxes(desk: Any) -> Iterator[Any]:
         yield lambda slot: Party(log, slot, pause, behaviours)
 
     return sandboxes

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ COMMANDS = ("release", "grade", "regrade", "report", "calibrate", "doctor")
 def autograder(tmp_path, monkeypatch, capfd):
     """Run the command in the tiny course; returns (status, standard output, standard error)."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr("autograder.grading._sandboxes", parties([]))
+    monkeypatch.setattr("autograder.sandboxes.Sandboxes", lambda **_: nullcontext(parties([])))
     monkeypatch.setattr("autograder.report.figures.draw", lambda folder, name, **given: {})
     folder = course(tmp_path / "course")
     for student, word in {"ada": "good", "bob": "unsolved"}.items():

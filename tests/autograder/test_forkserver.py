@@ -1,9 +1,11 @@
 """Sessions that are forked: what could be left of the way in, and what goes wrong on it."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,16 +16,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from autograder import forkserver, grading, limits, sandbox
-from autograder import library as staging
+from autograder import forkserver, limits, sandbox, sandboxes
 from autograder.forkserver import ForkServer
-from autograder.library import StagedLibrary
+from autograder.library import Stage, StagedLibrary
 from autograder.limits import Limits, Watchdog
 from autograder.results import Verdict
+from autograder.sandboxes import Sandboxes
 from autograder.session import Outcome, Session
 from dulcourse import data
 from dulcourse.errors import InfrastructureError
-from tests.autograder.notebooks import PREAMBLE, SLOT, hide_torch, notebook, processes
+from tests.autograder.notebooks import PREAMBLE, SLOT, hide_torch, notebook, processes, staged
 
 pytestmark = [
     pytest.mark.wall,
@@ -32,6 +34,10 @@ pytestmark = [
 ]
 
 LIMITS = Limits(memory_gib=0.5, processes=64, scratch=64 << 20)
+# A batch whose rubric asks for nothing.
+DESK = SimpleNamespace(
+    rubric=SimpleNamespace(problems=(), withheld=(), items=()), tier=SimpleNamespace(memory_gib=2)
+)
 
 Open = Callable[..., Session]
 
@@ -44,7 +50,8 @@ def forked(library: StagedLibrary, server: ForkServer) -> Open:
 @pytest.fixture
 def mortal(library: StagedLibrary, bare: StagedLibrary) -> Iterator[ForkServer]:
     """A server of one's own, to be ill-treated; it has forked once."""
-    with ForkServer(bare, LIMITS) as warm:
+    with ForkServer(bare.folder, LIMITS) as warm:
+        warm.load()
         with Session(library=library, limits=LIMITS, slot=SLOT, server=warm):
             pass
         yield warm
@@ -178,7 +185,11 @@ def test_processes_and_threads_start_in_a_forked_kernel(
     library: StagedLibrary, server: ForkServer, threads: int
 ):
     allowed = replace(LIMITS, memory_gib=2)
-    with contextlib.nullcontext(server) if threads == 1 else ForkServer(library, allowed, threads=2) as given:
+    with (
+        contextlib.nullcontext(server)
+        if threads == 1
+        else ForkServer(library.folder, allowed, threads=2).load() as given
+    ):
         settings = {"slot": SLOT, "threads": threads, "server": given}
         with Session(library=library, limits=allowed, **settings) as session:
             outcome = run(session, CHILDREN)
@@ -362,10 +373,10 @@ def test_an_answer_that_nobody_waited_for_is_not_the_next_ones(library: StagedLi
 
 
 def test_what_a_dead_server_said_is_told_to_all_and_after_its_end(library: StagedLibrary, tmp_path: Path):
-    broken = StagedLibrary(tmp_path, (), "")
+    broken = StagedLibrary(tmp_path, ())
     (tmp_path / "torch.py").write_text("raise OSError('libtorch is torn')")
     tmp_path.chmod(0o755)
-    with ForkServer(broken, LIMITS) as server:
+    with ForkServer(broken.folder, LIMITS).load() as server:
         walled = partial(Session, library=library, limits=LIMITS, slot=SLOT, server=server)
         for _ in range(2):
             with pytest.raises(InfrastructureError, match="libtorch is torn"):
@@ -384,9 +395,9 @@ def test_what_a_forked_session_misses_is_told_before_delivery(
         (tmp_path / "dulcourse" / "referee" / "wire.py").write_text(wire.read_text())
     hide_torch(tmp_path)
     tmp_path.chmod(0o755)
-    broken = StagedLibrary(tmp_path, (), "")
+    broken = StagedLibrary(tmp_path, ())
     with (
-        ForkServer(broken, LIMITS) as server,
+        ForkServer(broken.folder, LIMITS).load() as server,
         pytest.raises(InfrastructureError, match=missing),
     ):
         Session(library=broken, limits=LIMITS, slot=SLOT, server=server).__enter__()
@@ -403,12 +414,10 @@ def test_a_server_ends_by_itself_and_leaves_no_dead_process(library: StagedLibra
 def test_when_the_server_is_dead_a_batch_goes_on_without_it(
     mortal: ForkServer, library: StagedLibrary, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(forkserver, "server_for", lambda *_, **__: contextlib.nullcontext(mortal))
-    monkeypatch.setattr(staging, "stage", lambda *_, **__: contextlib.nullcontext(library))
-    rubric = SimpleNamespace(problems=(), withheld=(), items=())
-    tier, batch = SimpleNamespace(memory_gib=0.5), SimpleNamespace(device="cpu")
-    desk = SimpleNamespace(rubric=rubric, tier=tier, batch=batch)
-    with grading._sandboxes(desk, 1) as open_session:
+    monkeypatch.setattr(sandboxes, "server_for", lambda *_, **__: contextlib.nullcontext(mortal))
+    monkeypatch.setattr(mortal, "load", lambda data: mortal)
+    monkeypatch.setattr(Stage, "fill", lambda *_, **__: library)
+    with Sandboxes(slots=1) as batch, batch(DESK) as open_session:
         with open_session(SLOT) as session:
             assert run(session, "1").verdict is Verdict.graded
         os.kill(python_of(mortal), signal.SIGKILL)
@@ -417,11 +426,45 @@ def test_when_the_server_is_dead_a_batch_goes_on_without_it(
             assert run(session, "1").verdict is Verdict.graded
 
 
+def test_what_needs_no_rubric_is_begun_before_there_is_one(library: StagedLibrary):
+    """The server imports while its library's folder is empty; it forks when that is filled."""
+    with Sandboxes(slots=1) as batch:
+        server, folder = batch._server, batch._stage.folder
+        assert not (folder / "dulcourse").exists()
+        deadline = time.monotonic() + 60
+        while "libtorch" not in Path(f"/proc/{python_of(server)}/maps").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with batch(DESK) as open_session, open_session(SLOT) as session:
+            assert run(session, "1").verdict is Verdict.graded
+            assert (folder / "dulcourse").exists()
+    assert not server.alive
+    assert not folder.exists()
+
+
+def test_trouble_before_there_is_a_rubric_is_told_with_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "")
+    with (
+        Sandboxes() as batch,
+        pytest.raises(InfrastructureError, match="bubblewrap is not installed"),
+        batch(DESK),
+    ):
+        pass
+    monkeypatch.undo()
+
+    def full(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    with Sandboxes() as batch, pytest.raises(InfrastructureError, match="set TMPDIR"), batch(DESK):
+        pass
+
+
 def test_an_older_kernel_executes_every_session(library: StagedLibrary, monkeypatch: pytest.MonkeyPatch):
     about = os.uname()
     old = os.uname_result((about[0], about[1], "5.4.0-150-generic", about[3], about[4]))
     monkeypatch.setattr(os, "uname", lambda: old)
-    with forkserver.server_for(library, LIMITS, threads=1, device="cpu") as server:
+    with forkserver.server_for(library.folder, LIMITS, threads=1, device="cpu") as server:
         assert server is None
 
 
@@ -430,7 +473,7 @@ def test_public_data_is_drawn_once_for_all_sessions():
     wanted = [("toy1d", {}), ("glyphs", {"size": 8, "levels": 2}), ("mnist", {})]
     kept = "from dulcourse import data\nprint(sorted({key[0] for key in data._kept}), len(data._kept))"
     same = "print(data.load('toy1d', 'train', n=5).x.flatten().tolist())"
-    with staging.stage(fonts=False) as library, ForkServer(library, LIMITS, data=wanted) as server:
+    with staged(fonts=False) as library, ForkServer(library.folder, LIMITS).load(wanted) as server:
         limits = replace(LIMITS, memory_gib=2)
         with Session(library=library, limits=limits, slot=SLOT, server=server) as session:
             outcome = run(session, kept, same)

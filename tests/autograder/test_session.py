@@ -80,7 +80,7 @@ class Pretender:
 def open_session(monkeypatch: pytest.MonkeyPatch, tmp_path):
     def make(script: Script, memory: bool = False, **limits: Any) -> Session:
         monkeypatch.setattr(sandbox, "launch", lambda *_, **__: Pretender(script, memory))
-        library = StagedLibrary(tmp_path, ("dulcourse.secret",), "")
+        library = StagedLibrary(tmp_path, ("dulcourse.secret",))
         return Session(library=library, limits=Limits(**{**LIMITS.__dict__, **limits}))
 
     return make

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from autograder.forkserver import ForkServer
-from autograder.library import StagedLibrary, stage
+from autograder.library import StagedLibrary
 from autograder.limits import Limits, sweep
 from autograder.results import CellError, Verdict
 from autograder.sandbox import Python
 from autograder.session import Outcome, Session, SessionDead
 from dulcourse.errors import InfrastructureError, UsageError
 from dulcourse.referee.respondent import Malformed
-from tests.autograder.notebooks import PREAMBLE, SLOT, groups, notebook, processes
+from tests.autograder.notebooks import PREAMBLE, SLOT, groups, notebook, processes, staged
 
 pytestmark = [pytest.mark.wall, pytest.mark.usefixtures("nothing_left")]
 
@@ -511,7 +511,8 @@ def test_forked_sessions_share_nothing_and_hold_no_door_open(library: StagedLibr
 def test_a_server_that_dies_is_our_fault_and_its_sessions_live_on(
     library: StagedLibrary, bare: StagedLibrary
 ):
-    with ForkServer(bare, LIMITS) as server:
+    with ForkServer(bare.folder, LIMITS) as server:
+        server.load()
         walled = partial(Session, library=library, limits=LIMITS, slot=SLOT, server=server)
         with walled() as session:
             os.kill(server.pid, signal.SIGKILL)
@@ -529,12 +530,12 @@ def test_a_broken_environment_is_ours_before_delivery(library: StagedLibrary, tm
     if broken == "no such interpreter":
         python = replace(python, executable=tmp_path / "python")
     if broken == "no library":
-        library = StagedLibrary(tmp_path, (), "")
+        library = StagedLibrary(tmp_path, ())
     if broken == "no kernel":
         (tmp_path / "dulcourse" / "referee").mkdir(parents=True)
         wire = library.folder / "dulcourse" / "referee" / "wire.py"
         (tmp_path / "dulcourse" / "referee" / "wire.py").write_text(wire.read_text())
-        library = StagedLibrary(tmp_path, (), "")
+        library = StagedLibrary(tmp_path, ())
     tmp_path.chmod(0o755)
     words = {"no such interpreter": "python", "no library": "wire.py", "no kernel": "dulcourse.handin"}
     with pytest.raises(InfrastructureError, match=words[broken]):
@@ -548,8 +549,8 @@ from autograder.forkserver import ForkServer
 from autograder.library import StagedLibrary
 from autograder.limits import Limits
 from autograder.session import Session
-library, bare = (StagedLibrary(Path(folder), (), "") for folder in sys.argv[1:3])
-server = ForkServer(bare, Limits()) if os.geteuid() == 0 else None
+library, bare = (StagedLibrary(Path(folder), ()) for folder in sys.argv[1:3])
+server = ForkServer(bare.folder, Limits()).load() if os.geteuid() == 0 else None
 signal.signal(signal.SIGINT, lambda *_: None)
 sessions = [
     Session(library=library, limits=Limits(memory_gib=0.5), slot=int(sys.argv[3]), server=way).__enter__()
@@ -741,7 +742,7 @@ HANDS_IN = """
 
 @pytest.mark.slow
 def test_the_real_library_hands_in_and_answers_alike_from_frozen_weights():
-    with stage(["dulcourse.autoregressive.made"], fonts=False) as library:
+    with staged(["dulcourse.autoregressive.made"], fonts=False) as library:
 
         def answers(mode: str, checkpoints: dict[str, bytes], seed: int) -> tuple[Outcome, np.ndarray]:
             with Session(library=library, limits=replace(LIMITS, memory_gib=2), slot=SLOT) as session:
