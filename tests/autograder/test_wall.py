@@ -702,7 +702,11 @@ def test_a_replay_that_ends_early_is_told_apart_like_a_run(walled: Open, name: s
     limits = replace(LIMITS, memory_gib=2) if verdict is Verdict.output_flood else LIMITS
     with walled(limits=limits) as session:
         outcome = session.run(
-            notebook(PREAMBLE + code), assignment="hw", parameters={}, mode="replay", seconds=6
+            notebook(PREAMBLE + code),
+            assignment="hw",
+            parameters={},
+            mode="replay",
+            seconds=2 if verdict is Verdict.timeout else 30,
         )
     assert outcome.verdict is verdict, outcome.reason
     assert "in a replay" in outcome.reason
