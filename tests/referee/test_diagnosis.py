@@ -353,19 +353,17 @@ def test_who_sees_the_answer_is_not_told_that_labels_are_ignored():
     assert only.startswith("a leak: ")
 
 
-@pytest.mark.parametrize(
-    ("pairs", "hint"), [(20, "So few are no blind spot"), (21, "lie above and to the right")]
-)
-def test_a_few_inputs_that_are_not_seen_are_no_blind_spot(pairs, hint):
+@pytest.mark.parametrize("pairs", [20, 21])
+def test_a_few_inputs_that_are_not_seen_are_no_blind_spot(pairs):
     """Of the 2016 earlier inputs in an 8×8 image; all lie above and to the right, as a mask would have it."""
     shape = (1, 8, 8)
     row, column = np.divmod(np.arange(64), 8)
     mask = past(torch.arange(64))
     hidden = (row[None, :] < row[:, None]) & (column[None, :] > column[:, None])
     mask[tuple(np.argwhere(hidden)[:pairs].T)] = False
-    (words,) = explain(scored(), frozen=raster(shape, 3), matrix=mask)
-    assert words.startswith(f"{pairs} of 2016 earlier inputs are not used")
-    assert hint in words
+    words = explain(scored(), frozen=raster(shape, 3), matrix=mask)
+    assert len(words) == (pairs == 21)
+    assert all("21 of 2016" in word and "lie above and to the right" in word for word in words)
 
 
 def test_what_a_model_says_of_itself(made):

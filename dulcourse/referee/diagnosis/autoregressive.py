@@ -150,13 +150,18 @@ def _blind_spot(matrix: Matrix, frozen: FrozenOrder) -> list[str]:
         return ["no output sees any input: every symbol is modelled as independent of the others."]
     output, source = unseen[0]
     hint = _blind_hint(unseen, frozen, few=len(unseen) < FEW * total)
+    if hint is None:
+        return []
     return [
         f"{len(unseen)} of {total} earlier inputs are not used; first, output {_where(output, frozen)} does "
         f"not see input {_where(source, frozen)}. {hint}"
     ]
 
 
-def _blind_hint(unseen: list[tuple[int, int]], frozen: FrozenOrder, few: bool) -> str:
+def _blind_hint(unseen: list[tuple[int, int]], frozen: FrozenOrder, few: bool) -> str | None:
+    """What is unseen, in words; None for so few that their effect may just be too faint to be told from
+    rounding.
+    """
     outputs, inputs = (np.unravel_index(index, frozen.shape) for index in np.array(unseen).T)
     if ((inputs[1] == outputs[1]) & (inputs[2] == outputs[2])).all():
         return (
@@ -168,10 +173,7 @@ def _blind_hint(unseen: list[tuple[int, int]], frozen: FrozenOrder, few: bool) -
             "Nothing of any row above is seen: of two stacks, the vertical one must feed the horizontal one."
         )
     if few:
-        return (
-            "So few are no blind spot: their effect is too faint to be told from rounding, or they are just "
-            "out of reach."
-        )
+        return None
     if ((inputs[1] < outputs[1]) & (inputs[2] > outputs[2])).all():
         return (
             "All of them lie above and to the right: the blind spot of stacked masked convolutions; a "
