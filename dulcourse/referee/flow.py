@@ -59,6 +59,9 @@ class Asked:
     failures: int = 0
     reason: str = ""
     lost: bool = False  # nothing came that could be used: every image has failed
+    slopes: Float64[np.ndarray, "n D"] | None = (
+        None  # |∂z_i/∂x_i|: the determinant's factors, if J is triangular
+    )
 
 
 def freeze(checkpoint: bytes, shape: tuple[int, int, int], levels: int) -> Frozen:
@@ -109,7 +112,10 @@ def _made_safe(u: np.ndarray, z: np.ndarray, jacobian: np.ndarray, log_det: np.n
     z0 = bitsback.clamped(z, bad, bitsback.MEANS)
     told = np.where(np.isfinite(log_det), np.clip(log_det, -SLOPES, SLOPES), np.nan)
     triangle = np.linalg.qr(jacobian.swapaxes(1, 2), mode="r").swapaxes(1, 2)
-    return Asked(u, z0, _spread(triangle), told, *_slopes(triangle, bad), int(bad.sum()), reason)
+    slopes = np.abs(np.einsum("nii->ni", jacobian))
+    return Asked(
+        u, z0, _spread(triangle), told, *_slopes(triangle, bad), int(bad.sum()), reason, slopes=slopes
+    )
 
 
 def _spread(triangle: Float64[np.ndarray, "n D D"]) -> Float64[np.ndarray, "n D D"]:

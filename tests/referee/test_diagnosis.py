@@ -280,13 +280,26 @@ def test_unusable_answers_come_first_and_labels_last():
         assert "the labels are ignored; look at where y enters" in ignored
 
 
-@pytest.mark.parametrize(("worth", "words"), [(0.0001, "are ignored"), (0.1, "+0.100 bits/dim, so the")])
+@pytest.mark.parametrize(
+    ("worth", "words"),
+    [(0.0, "are ignored"), (0.001, "hardly change anything"), (0.1, "+0.100 bits/dim, so the")],
+)
 def test_whether_labels_are_used_is_seen_on_the_same_images(worth, words):
     """The gap that was measured is between different images, and noise."""
     for gap in (0.0, 0.1):
         score = scored(label_gap=gap)
         (only,) = explain(score, frozen=raster(SHAPE, 3), own=1.2, labels_worth=worth)
         assert words in only
+
+
+@pytest.mark.parametrize("own", [5.0, 2.2, None])
+def test_a_model_that_knows_less_than_nothing_is_told_so(own):
+    """A loss whose sign is wrong: the score has its caps, and what the model says of itself has none."""
+    (words,) = explain(scored(2.1), frozen=raster(SHAPE, 3), own=own)
+    assert words.startswith("2.100 bits/dim are more than the 1.585 of a uniform guess")
+    leak = explain(scored(2.1), frozen=raster(SHAPE, 3), own=own, matrix=np.ones((9, 9), bool))
+    assert [word[:7] for word in leak] == ["a leak:"]
+    assert "uniform" not in " ".join(explain(scored(2.1), frozen=raster(SHAPE, 3), own=1.2))
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,50 @@ def test_a_mistake_in_a_flow_is_named_first(build, words, sampled):
     assert words in said.words[0]
 
 
+class Plane(Transform):
+    """z_1 = (x_1 − 3.5)/2, z_2 = (x_2 − 3.5)/2 · exp(tanh z_1 − ½); log_det sums the slopes `counted`."""
+
+    def __init__(self, counted=(True, True), mutual=False):
+        super().__init__()
+        self.counted, self.mutual = torch.tensor(counted), mutual
+
+    def forward(self, x):
+        first, second = ((x - 3.5) / 2).flatten(1).T
+        log_slope = torch.tanh(first) - 0.5
+        z = torch.stack([first, second * torch.exp(log_slope)], dim=1)
+        if self.mutual:
+            z = torch.stack([z[:, 0] + 0.9 * torch.sin(second), z[:, 1]], dim=1)
+        logs = torch.stack([torch.zeros_like(log_slope), log_slope], dim=1) - math.log(2)
+        return z.view_as(x), torch.where(self.counted, logs, 0.0).sum(1)
+
+    def inverse(self, z):
+        first, second = z.flatten(1).T
+        x = torch.stack([first, second * torch.exp(0.5 - torch.tanh(first))], dim=1)
+        return (2 * x + 3.5).view_as(z), torch.zeros(len(z), dtype=z.dtype)
+
+
+@pytest.mark.parametrize(
+    ("plane", "words"),
+    [
+        (Plane((False, True)), "it is log|∂z_2/∂x_2| alone; sum over all 2"),
+        (Plane((True, False)), "it is log|∂z_1/∂x_1| alone; sum over all 2"),
+        (Plane(mutual=True), "some z_i depends on what comes after x_i"),
+        (Plane(), None),
+    ],
+)
+def test_the_slopes_of_a_plane_are_told_apart(plane, words):
+    shape = (2, 1, 1)
+    x = torch.randint(LEVELS, (200, *shape), generator=torch.Generator().manual_seed(0)).numpy()
+    party = LocalRespondent({"m": SimpleNamespace(model=Flow(plane, shape, LEVELS))})
+    frozen = flow.freeze(CHECKPOINT, shape, LEVELS)
+    asked = flow.ask_first(party, "m", frozen, x, generator=np.random.default_rng(0))
+    found = flow.score(party, "m", frozen, asked, x, generator=np.random.default_rng(1))
+    said = diagnose(party, "m", frozen, found, x, generator=np.random.default_rng(2), asked=asked)
+    log_det = [word for word in said.words if word.startswith("log_det of forward")]
+    assert len(log_det) == (words is not None)
+    assert words is None or words in log_det[0]
+
+
 def test_of_a_flow_without_mistakes_nothing_is_said(sampled):
     said, found = of_flow(Flow(Couplings(), SHAPE, LEVELS), sampled)
     assert said.words == []
@@ -318,16 +362,18 @@ def spiky(log_scale, components):
 def test_a_correct_flow_with_spikes_is_told_nothing_wrong(log_scale, components, sampled):
     """Where its density is all but nil, neither autograd nor an inverse has digits left."""
     said, _ = of_flow(spiky(log_scale, components), sampled)
-    assert all("forward is so flat" in words for words in said.words)
+    assert all("forward is so flat" in words or "of a uniform guess" in words for words in said.words)
     if log_scale <= -4:
         assert said.words
 
 
 @pytest.mark.parametrize("factor", [1e-5, 5e-4, 2e-3, 1e-2, 1.0, 1e3])
 def test_a_correct_scaling_is_told_nothing_wrong(factor, sampled):
-    """But how far from N(0, I) it leaves z."""
+    """But how far from N(0, I) it leaves z, or what that costs."""
     said, _ = of_flow(Flow(scaling(factor), SHAPE, LEVELS), sampled)
-    expected = ["so flat"] if factor < 0.003 else ["stretching it would save"] if factor < 0.1 else []
+    expected = [
+        "so flat" if factor < 0.003 else "stretching it would save" if factor < 0.1 else "of a uniform guess"
+    ]
     assert len(said.words) == len(expected)
     assert all(some in words for some, words in zip(expected, said.words, strict=True))
 

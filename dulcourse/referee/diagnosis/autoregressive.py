@@ -1,10 +1,11 @@
 """Autoregressive models: leaks, blind spots, the order of sub-pixels, labels that are ignored."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
-from dulcourse.referee.diagnosis.claims import SOFTMAX, figure, judged, tolerance, unusable
+from dulcourse.referee.diagnosis.claims import SOFTMAX, figure, hopeless, judged, tolerance, unusable
 from dulcourse.referee.diagnosis.matrix import Matrix, forbidden, missing, past
 from dulcourse.referee.frozen import FrozenOrder
 from dulcourse.referee.score import Score
@@ -12,6 +13,7 @@ from dulcourse.referee.score import Score
 __all__ = ["explain"]
 
 MOST = 0.97  # of pairs: what two explanations of a leak do not have in common is more
+IGNORED = 1e-6  # bits/dim that wrong labels cost who does not look at them: rounding
 FEW = 0.01  # of the past: what masks leave out is more, but for the channels of a pixel
 
 
@@ -38,7 +40,9 @@ def explain(
     words += [leak] if leak else []
     words += [f"logits returns {SOFTMAX}"] * softmax
     sound = not leak and not score.failures  # else what is wrong is in every figure
-    if own is not None and sound and abs(own - blind.bits_per_dim) > tolerance(score):
+    lost = hopeless(min(blind.bits_per_dim, own or math.inf), frozen.levels) if sound and not softmax else []
+    words += lost
+    if own is not None and sound and not lost and abs(own - blind.bits_per_dim) > tolerance(score):
         words.append(
             f"the model's own log_prob says {figure(own)} bits/dim of images that cost "
             f"{blind.bits_per_dim:.3f} blind: log_prob and logits disagree; check that log_prob sums "
@@ -63,7 +67,9 @@ def _labels(score: Score, price: float, worth: float | None) -> list[str]:
         gap, noise = score.label_gap, 3 * score.label_gap_standard_error
     words = f"wrong labels cost {gap:+.3f} bits/dim"
     if abs(gap) <= max(0.002, noise):
-        return [f"{words}: the labels are ignored; look at where y enters logits(x, y)."]
+        certain = worth is None or abs(gap) <= IGNORED
+        ignored = "the labels are ignored" if certain else "the labels hardly change anything"
+        return [f"{words}: {ignored}; look at where y enters logits(x, y)."]
     return [f"{words}, so the labels are used; the score holds {price:.3f} bits/dim for the label itself."]
 
 

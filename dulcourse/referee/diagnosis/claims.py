@@ -14,6 +14,7 @@ __all__ = [
     "SOFTMAX",
     "are_probabilities",
     "figure",
+    "hopeless",
     "judged",
     "own_bits_per_dim",
     "own_log_prob",
@@ -29,6 +30,7 @@ IN_NATS = "; and it is in nats, divide by ln 2"
 SOFTMAX = (
     "probabilities where logits are expected: they are put through a softmax once more; take yours away."
 )
+WORSE = 0.1  # bits/dim above a uniform guess that training would not leave
 SAME = 0.005  # of a figure: by so much two mistakes at once must be nearer to a claim than one is
 
 
@@ -86,6 +88,16 @@ def are_probabilities(logits: np.ndarray) -> bool:
 def tolerance(score: Score) -> float:
     """Bits/dim by which a figure for other images may differ from the score and still agree with it."""
     return 0.02 + 4 * score.standard_error
+
+
+def hopeless(bits: float, levels: int) -> list[str]:
+    """What to say of a model that knows less than nothing, where no other mistake explains it."""
+    if bits <= math.log2(levels) + WORSE:
+        return []
+    return [
+        f"{figure(bits)} bits/dim are more than the {math.log2(levels):.4g} of a uniform guess: is −log p(x) "
+        "what training makes small (and not log p(x)), and of the data as they come?"
+    ]
 
 
 def unusable(score: Score, fix: str) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from dulcourse.referee.bitsback import LOG_SCALES, MEANS, log_normal
-from dulcourse.referee.diagnosis.claims import figure, judged, unusable
+from dulcourse.referee.diagnosis.claims import figure, hopeless, judged, unusable
 from dulcourse.referee.flow import SIGMA, Asked
 from dulcourse.referee.frozen import Frozen
 from dulcourse.referee.score import Score
@@ -21,6 +21,7 @@ DEARER = 0.05  # bits/dim that jumps of a density may cost on the way to z and b
 SHRUNK = 0.1  # a mean of z² far below that of N(0, I)
 SAVES = 1.0  # bits/dim that stretching z must save before it is worth a word
 SPIKES = 0.5  # bits/dim by which a density may be higher at whole numbers than between them
+ENTRIES = 8  # of x, at most, whose slopes are looked at one by one
 MANY = 32  # images, at least, in which an order is no accident
 ORDERED = 1 - 1e-5  # a correlation of ranks that rounding leaves of 1
 
@@ -59,6 +60,8 @@ def explain(
         found += _shrunk(asked) if not found else []
         found += _spikes(own, bare, frozen) if own is not None and bare is not None and not found else []
     idle = [] if found or images is None else _idle(images + asked.u, asked)
+    if bits is not None and not found and not idle:
+        found = hopeless(bits, frozen.levels)
     if claimed is not None and not found:
         found = [_claim(claimed, score, frozen, bits)]
     return words + found + idle
@@ -90,8 +93,23 @@ def _log_det(asked: Asked, frozen: Frozen) -> list[str]:
         return []
     return [
         f"log_det of forward is {figure(told.mean())} nats on average where its Jacobian has "
-        f"{figure(true.mean())}: {_pattern(told, true, z, frozen)}."
+        f"{figure(true.mean())}: {_of_one(told, asked, known) or _pattern(told, true, z, frozen)}."
     ]
+
+
+def _of_one(told: Nats, asked: Asked, known: np.ndarray) -> str | None:
+    """Where the slopes ∂z_i/∂x_i of a few dimensions explain it: their product, or one of them."""
+    if asked.slopes is None or not 1 < asked.slopes.shape[1] <= ENTRIES:
+        return None
+    each = np.log(np.maximum(asked.slopes[known], 1e-300))
+    total, D = each.sum(axis=1), each.shape[1]
+    if _alike(told, total, total):
+        return (
+            "it is the sum of log|∂z_i/∂x_i|, the determinant of a triangular Jacobian, and this one is not: "
+            "some z_i depends on what comes after x_i"
+        )
+    alone = [i for i in range(D) if _alike(told, each[:, i], each[:, i])]
+    return f"it is log|∂z_{alone[0] + 1}/∂x_{alone[0] + 1}| alone; sum over all {D}" if alone else None
 
 
 def _pattern(told: Nats, true: Nats, z: np.ndarray, frozen: Frozen) -> str:
