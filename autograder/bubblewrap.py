@@ -212,6 +212,9 @@ def environment(python: Python, threads: int, home: str = "/tmp") -> dict[str, s
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         **dict.fromkeys(pinned, str(threads)),
+        # A thread that waits by looking again and again takes the core from the one that it waits for, where
+        # another process has the other core: a training of 5 s took 50.
+        "OMP_WAIT_POLICY": "PASSIVE",
     }
 
 

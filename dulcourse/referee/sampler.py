@@ -211,7 +211,8 @@ def _disagreement(z: float, spread: float, same: bool) -> list[str]:
     else:
         hint = (
             "unless the model itself leaks, look at the order used while sampling: `order` (which symbol is "
-            "t-th) vs `rank` (its inverse), and whether every draw is written down before the next."
+            "t-th) vs `rank` (its inverse), whether every draw is written down before the next, and whether "
+            "softmax is taken over the levels."
         )
     return [f"z = {z:.0f}, spread {spread:.0f}: the samples do not follow the conditionals; {hint}"]
 

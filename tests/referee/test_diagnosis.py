@@ -55,9 +55,9 @@ def scored(bits=1.2, **changes) -> Score:
     facts = {
         "bits_per_dim": bits,
         "standard_error": 0.001,
-        "reference_bits_per_dim": 1.0,
+        "reference_bits_per_dim": bits,
         "reference_standard_error": 0.001,
-        "difference": bits - 1.0,
+        "difference": 0.0,
         "difference_standard_error": 0.001,
         "images": 100,
         "failures": 0,
@@ -158,7 +158,7 @@ FORWARDS = past(torch.arange(9))
         (np.ones((9, 9), bool), "is any mask applied?"),
         (past(ORDER), "the masks follow `rank`"),
         (FORWARDS, "the masks follow the raster order"),
-        (past(RANK) | np.eye(9, k=3, dtype=bool), "look at the mask of the layer"),
+        (past(RANK) | np.eye(9, k=3, dtype=bool), "or at padding and shifts, of the layer that first"),
     ],
 )
 def test_a_leak_is_named_with_what_to_look_at(mask, words):
@@ -292,6 +292,42 @@ def test_whether_labels_are_used_is_seen_on_the_same_images(worth, words):
         assert words in only
 
 
+def test_what_is_worse_than_the_reference_and_consistent_is_told_where_to_look():
+    worse = {"reference_bits_per_dim": 1.0, "difference": 0.2}
+    for changes, claimed, found in (
+        (worse, 1.2, True),
+        (worse, None, True),
+        (worse, 1.2 * math.log(2), False),  # nats: that is said instead
+        (worse | {"difference_standard_error": 0.1}, 1.2, False),
+        ({}, 1.2, False),
+    ):
+        words = explain(scored(**changes), frozen=raster(SHAPE, 3), claimed=claimed, own=1.2)
+        assert any("figures agree with each other" in word for word in words) == found
+    leak = explain(scored(**worse), frozen=raster(SHAPE, 3), own=1.2, matrix=np.ones((9, 9), bool))
+    assert len(leak) == 1
+
+
+def test_rows_and_columns_that_are_exchanged_are_told_apart():
+    """Each output sees what comes before it in the transposed image."""
+    columns = np.arange(9).reshape(3, 3).T.reshape(-1)
+    mask = past(torch.from_numpy(np.argsort(columns)))
+    (words,) = explain(scored(), frozen=raster(SHAPE, 3), matrix=mask)
+    assert "rows and columns are exchanged" in words
+
+
+@pytest.mark.parametrize("logits", ["tanh", "free"])
+def test_logits_that_end_in_a_tanh_are_named(logits):
+    class Bounded(Linear):
+        def logits(self, x, y=None):
+            found = 50 * super().logits(x, y)
+            return torch.tanh(found) if logits == "tanh" else found
+
+    frozen, x = frozen_of(ORDER.numpy(), SHAPE, 3), noise(SHAPE, 3, 64)
+    party = local(Bounded(past(RANK)))
+    said = diagnose(party, "made", frozen, scored(), x, generator=np.random.default_rng(0), base=x[:8])
+    assert any("that never leave [−1, 1]" in words for words in said.words) == (logits == "tanh")
+
+
 @pytest.mark.parametrize("own", [5.0, 2.2, None])
 def test_a_model_that_knows_less_than_nothing_is_told_so(own):
     """A loss whose sign is wrong: the score has its caps, and what the model says of itself has none."""
@@ -340,7 +376,7 @@ def test_a_row_that_sees_itself_is_told_from_other_leaks():
     assert "look at the shift of the vertical stack" in words
     mask[0, 3] = True
     (words,) = explain(scored(), frozen=raster(SHAPE, 3), matrix=mask)
-    assert "look at the mask of the layer" in words
+    assert "or at padding and shifts, of the layer that first" in words
 
 
 @pytest.mark.parametrize("twice", [True, False])

@@ -16,6 +16,7 @@ from dulcourse.latent.base import LatentModel, gaussian_kl, gaussian_log_prob
 from dulcourse.likelihood import log_prob
 from dulcourse.referee import flow, latent
 from dulcourse.referee.diagnosis import diagnose, units
+from dulcourse.referee.diagnosis import latent as diagnosis_of_latents
 from dulcourse.referee.diagnosis.latent import explain
 from dulcourse.referee.respondent import LocalRespondent
 
@@ -362,7 +363,7 @@ def spiky(log_scale, components):
 def test_a_correct_flow_with_spikes_is_told_nothing_wrong(log_scale, components, sampled):
     """Where its density is all but nil, neither autograd nor an inverse has digits left."""
     said, _ = of_flow(spiky(log_scale, components), sampled)
-    assert all("forward is so flat" in words or "of a uniform guess" in words for words in said.words)
+    assert all("forward is so flat" in words or "follows from one x alone" in words for words in said.words)
     if log_scale <= -4:
         assert said.words
 
@@ -372,7 +373,7 @@ def test_a_correct_scaling_is_told_nothing_wrong(factor, sampled):
     """But how far from N(0, I) it leaves z, or what that costs."""
     said, _ = of_flow(Flow(scaling(factor), SHAPE, LEVELS), sampled)
     expected = [
-        "so flat" if factor < 0.003 else "stretching it would save" if factor < 0.1 else "of a uniform guess"
+        "so flat" if factor < 0.003 else "stretching it would save" if factor < 0.1 else "from one x alone"
     ]
     assert len(said.words) == len(expected)
     assert all(some in words for some, words in zip(expected, said.words, strict=True))
@@ -740,3 +741,102 @@ def test_a_term_that_ran_away_is_named_and_a_claim_below_zero(drawn):
     said, _ = of_latent(Added(), drawn, claimed=-1e5)
     assert "z alone costs" in said.words[0]
     assert "a code length is never negative" in said.words[-1]
+
+
+def as_wide_as(beta):
+    """The factorised posterior that is best under log p − β KL: its precisions are 1 + (WWᵀ)_ii / β."""
+
+    class Weighted(Coder):
+        def encode(self, x):
+            mean, _ = self.moments(x)
+            weight = (self.way.double() @ self.way.double().T).diagonal()
+            return mean.to(self.way.dtype), (-0.5 * torch.log1p(weight / beta)).to(self.way.dtype).expand(
+                len(x), LATENTS
+            )
+
+    return Weighted()
+
+
+def weigh(model, images):
+    party = LocalRespondent({"m": SimpleNamespace(model=model, claim=None, history=None)})
+    frozen = latent.freeze(CHECKPOINT, SHAPE, LEVELS, LATENTS)
+    asked = latent.ask_first(party, "m", frozen, images, generator=np.random.default_rng(0))
+    return (
+        diagnosis_of_latents.weight(party, "m", frozen, asked, images, np.random.default_rng(3)),
+        frozen,
+        asked,
+    )
+
+
+@pytest.mark.parametrize("beta", [0.02, 0.2, 1.0, 4.0])
+def test_the_weight_of_the_divergence_is_read_off_the_posterior(beta, drawn):
+    assert weigh(as_wide_as(beta), drawn)[0] == pytest.approx(beta, rel=0.25)
+
+
+def test_where_widening_brings_z_no_nearer_to_the_prior_there_is_no_weight(drawn):
+    assert math.isnan(weigh(Collapsed(), drawn)[0])
+
+
+@pytest.mark.parametrize(
+    ("beta", "words"),
+    [
+        (0.2, "weighted by β = 0.2"),
+        (4.0, "weighted by β = 4"),
+        (1e3, "does the gradient of log p(x | z) reach log_std"),
+        (1.0, "figures agree with each other"),
+        (2.0, "figures agree with each other"),  # as the importance-weighted bound leaves it
+        (math.nan, "figures agree with each other"),
+        (None, "figures agree with each other"),
+    ],
+)
+def test_a_weight_that_is_not_one_is_named_where_it_costs(beta, words, drawn):
+    _, frozen, asked = weigh(Coder(), drawn)
+    _, found = of_latent(Coder(), drawn)
+    measured = found.parts["kl"] + found.parts["reconstruction"]
+    dearer = replace(found, difference=0.1, difference_standard_error=0.001)
+    told = {"frozen": frozen, "asked": asked, "own": measured, "claimed": measured, "beta": beta}
+    said = explain(dearer, **told)
+    assert words in next(word for word in said if "agrees with the" not in word)
+    assert all("agrees with the" in word for word in explain(found, **told))
+
+
+class Positive(Coder):
+    def encode(self, x):
+        mean, log_std = super().encode(x)
+        return mean.relu(), log_std
+
+
+class Tanh(Coder):
+    def decode(self, z):
+        return torch.tanh(5 * super().decode(z) + 5)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (Positive, "mean of encode is never negative"),
+        (Tanh, "logits that never leave [−1, 1]"),
+    ],
+)
+def test_outputs_that_something_cuts_off_are_named(build, words, drawn):
+    assert any(words in said for said in of_latent(build(), drawn)[0].words)
+    assert not any(words in said for said in of_latent(Coder(), drawn)[0].words)
+
+
+def test_scales_that_are_never_small_are_named(drawn):
+    _, frozen, asked = weigh(Coder(), drawn)
+    found = of_latent(Coder(), drawn)[1]
+    wide = latent.Asked(asked.mean, np.abs(asked.log_std))
+    assert "log_std of encode is never negative" in explain(found, frozen=frozen, asked=wide)[0]
+    few = latent.Asked(wide.mean[:20], wide.log_std[:20])
+    assert explain(found, frozen=frozen, asked=few) == []
+
+
+def test_a_training_that_ran_away_is_told_of_and_nothing_else(drawn):
+    class Away(Coder):
+        def encode(self, x):
+            mean, log_std = super().encode(x)
+            return mean + 5e5, log_std
+
+    (only,) = of_latent(Away(), drawn, claimed=1e12)[0].words
+    assert "training has run away. Is the loss *minus* the bound" in only

@@ -18,7 +18,14 @@ from dulcourse.referee import flow as flows
 from dulcourse.referee import latent as latents
 from dulcourse.referee.diagnosis import autoregressive, flow, latent
 from dulcourse.referee.diagnosis.autoregressive import explain
-from dulcourse.referee.diagnosis.claims import are_probabilities, own_bits_per_dim, own_log_prob, said, units
+from dulcourse.referee.diagnosis.claims import (
+    are_bounded,
+    are_probabilities,
+    own_bits_per_dim,
+    own_log_prob,
+    said,
+    units,
+)
 from dulcourse.referee.diagnosis.matrix import Matrix, answered, dependency, forbidden, missing
 from dulcourse.referee.frozen import Frozen, FrozenOrder
 from dulcourse.referee.respondent import Malformed, Respondent
@@ -92,16 +99,14 @@ def _autoregressive(
         wrong = (labels + 1) % (labels.max() + 1)
         other = _unless_malformed(lambda: own_log_prob(respondent, name, images, labels=wrong))
         worth = None if other is None else _bits(other, frozen) - _bits(own, frozen)
-    matrix = softmax = None
+    matrix = logits = None
     if base is not None:
         base, label = base[:BASES], None if labels is None else int(labels[0])
         if frozen.dims > 1:
             matrix = _unless_malformed(
                 lambda: dependency(respondent, name, frozen, base, generator, label=label)
             )
-        softmax = _unless_malformed(
-            lambda: are_probabilities(answered(respondent, name, frozen, base, label))
-        )
+        logits = _unless_malformed(lambda: answered(respondent, name, frozen, base, label))
     bits = None if own is None else _bits(own, frozen)
     words = autoregressive.explain(
         score,
@@ -110,7 +115,8 @@ def _autoregressive(
         own=bits,
         labels_worth=worth,
         matrix=matrix,
-        softmax=bool(softmax),
+        softmax=logits is not None and are_probabilities(logits),
+        bounded=logits is not None and are_bounded(logits),
     )
     return Diagnosis(words, bits, matrix)
 
@@ -137,7 +143,8 @@ def _latent(respondent, name, frozen, score, images, asked: latents.Asked, claim
     scales = _unless_malformed(
         lambda: latent.other_scales(respondent, name, frozen, asked, images, generator)
     )
-    softmax = _unless_malformed(lambda: latent.decodes_probabilities(respondent, name, frozen, asked))
+    beta = _unless_malformed(lambda: latent.weight(respondent, name, frozen, asked, images, generator))
+    logits = _unless_malformed(lambda: latent.decoded(respondent, name, frozen, asked))
     bits = None if own is None else _bits(own, frozen)
     words = latent.explain(
         score,
@@ -147,7 +154,8 @@ def _latent(respondent, name, frozen, score, images, asked: latents.Asked, claim
         own=bits,
         weights=weights,
         scales=scales,
-        softmax=bool(softmax),
+        beta=beta,
+        logits=logits,
     )
     return Diagnosis(words, bits)
 

@@ -5,7 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from dulcourse.referee.diagnosis.claims import SOFTMAX, figure, hopeless, judged, tolerance, unusable
+from dulcourse.referee.diagnosis.claims import (
+    BOUNDED,
+    SOFTMAX,
+    figure,
+    hopeless,
+    judged,
+    tolerance,
+    unexplained,
+    unusable,
+)
 from dulcourse.referee.diagnosis.matrix import Matrix, forbidden, missing, past
 from dulcourse.referee.frozen import FrozenOrder
 from dulcourse.referee.score import Score
@@ -26,34 +35,40 @@ def explain(
     labels_worth: float | None = None,
     matrix: Matrix | None = None,
     softmax: bool = False,
+    bounded: bool = False,
 ) -> list[str]:
     """What the figures say, most useful first: unusable answers, a leak, other units, a blind spot.
 
     `claimed` holds the price of the label, as the score does. `own` is what the model's own log_prob says of
-    the images; `labels_worth`, how much more it says that
-    some of them cost with wrong labels; `softmax`, whether logits are probabilities already.
+    the images; `labels_worth`, how much more it says that some of them cost with wrong labels; `softmax`,
+    whether logits are probabilities already, and `bounded`, whether they end at −1 and 1.
     """
     label = score.parts.get("label", 0.0)
     blind = replace(score, bits_per_dim=score.bits_per_dim - label)  # as log p(x | y) has it
     words = unusable(score, "make logits(x) finite and of shape [batch, levels, C, H, W]")
     leak = None if matrix is None else _leak(matrix, frozen)
     words += [leak] if leak else []
-    words += [f"logits returns {SOFTMAX}"] * softmax
+    words += [f"logits returns {SOFTMAX}"] * softmax + [f"logits returns {BOUNDED}"] * bounded
     sound = not leak and not score.failures  # else what is wrong is in every figure
     lost = hopeless(min(blind.bits_per_dim, own or math.inf), frozen.levels) if sound and not softmax else []
     words += lost
-    if own is not None and sound and not lost and abs(own - blind.bits_per_dim) > tolerance(score):
+    disagrees = own is not None and abs(own - blind.bits_per_dim) > tolerance(score)
+    if disagrees and sound and not lost:
         words.append(
             f"the model's own log_prob says {figure(own)} bits/dim of images that cost "
             f"{blind.bits_per_dim:.3f} blind: log_prob and logits disagree; check that log_prob sums "
             "log softmax(logits) at the pixels."
         )
+    consistent = not words
     if claimed is not None and sound:
-        honest = blind.bits_per_dim if own is None else own
+        honest = own if disagrees else blind.bits_per_dim
+        consistent &= abs(claimed - label - honest) <= tolerance(score)
         without = f"without the {label:.3f} bits/dim of the label, " if label else ""
         words.append(without + judged(claimed - label, blind, frozen.dims, frozen.levels, honest))
+    spot = []
     if matrix is not None and not leak and not softmax:  # which leaves faint effects only
-        words += _blind_spot(matrix, frozen)
+        spot = _blind_spot(matrix, frozen)
+    words += spot if spot or not consistent else unexplained(score)
     # Who sees the answer needs no label.
     return words if leak else words + _labels(score, label, labels_worth)
 
@@ -112,7 +127,21 @@ def _leak_hint(matrix: Matrix, frozen: FrozenOrder) -> str:
         )
     if matrix.all():
         return "every output sees every input: is any mask applied?"
-    return "look at the mask of the layer that first lets it through, in the model's own order."
+    if frozen.shape[1] > 1 and forbidden(matrix, _by_columns(frozen)) is None:
+        return (
+            "rows and columns are exchanged, every output sees what comes before it column by column: bring "
+            "the levels to axis 1 by movedim, which keeps the others in their order."
+        )
+    return (
+        "look at the mask, or at padding and shifts, of the layer that first lets it through, in the model's "
+        "own order."
+    )
+
+
+def _by_columns(frozen: FrozenOrder) -> np.ndarray:
+    """The order in which the first column comes first, then the second."""
+    channels, height, width = frozen.shape
+    return np.arange(frozen.dims).reshape(channels, height, width).transpose(2, 1, 0).reshape(-1)
 
 
 def _mixed(matrix: Matrix, frozen: FrozenOrder) -> bool:

@@ -11,7 +11,9 @@ from dulcourse.referee.respondent import Respondent, Spec, ask
 from dulcourse.referee.score import Score
 
 __all__ = [
+    "BOUNDED",
     "SOFTMAX",
+    "are_bounded",
     "are_probabilities",
     "figure",
     "hopeless",
@@ -20,8 +22,10 @@ __all__ = [
     "own_log_prob",
     "said",
     "tolerance",
+    "unexplained",
     "units",
     "unusable",
+    "worse",
 ]
 
 
@@ -30,6 +34,12 @@ IN_NATS = "; and it is in nats, divide by ln 2"
 SOFTMAX = (
     "probabilities where logits are expected: they are put through a softmax once more; take yours away."
 )
+BOUNDED = (
+    "logits that never leave [−1, 1], so that no level can be e² times as likely as another: take away "
+    "the tanh at its end."
+)
+EDGE = 0.98  # as near to 1 as a tanh comes that wants to be further
+DEARER = 0.03  # bits/dim by which a model must be worse than the reference to be worth a word
 WORSE = 0.1  # bits/dim above a uniform guess that training would not leave
 SAME = 0.005  # of a figure: by so much two mistakes at once must be nearer to a claim than one is
 
@@ -85,6 +95,11 @@ def are_probabilities(logits: np.ndarray) -> bool:
     return bool((np.abs(logits.sum(axis=1, dtype=np.float64) - 1) < 1e-4).all())
 
 
+def are_bounded(logits: np.ndarray) -> bool:
+    """Whether all of what was answered is between −1 and 1, and some of it at either end."""
+    return bool(-1 <= logits.min() < -EDGE and EDGE < logits.max() <= 1)
+
+
 def tolerance(score: Score) -> float:
     """Bits/dim by which a figure for other images may differ from the score and still agree with it."""
     return 0.02 + 4 * score.standard_error
@@ -97,6 +112,24 @@ def hopeless(bits: float, levels: int) -> list[str]:
     return [
         f"{figure(bits)} bits/dim are more than the {math.log2(levels):.4g} of a uniform guess: is −log p(x) "
         "what training makes small (and not log p(x)), and of the data as they come?"
+    ]
+
+
+def worse(score: Score) -> bool:
+    """Whether a model costs clearly more than the reference on the same images."""
+    if score.difference is None:
+        return False
+    return score.difference > DEARER + 3 * score.difference_standard_error
+
+
+def unexplained(score: Score) -> list[str]:
+    """What to say of a model that is worse than the reference though all its figures agree."""
+    if not worse(score):
+        return []
+    return [
+        "its figures agree with each other, so it is the model or its training that is worse: look at how "
+        "inputs are scaled and what a layer is given of them, at where parameters start, and at the loss, "
+        "the learning rate and the number of steps."
     ]
 
 
@@ -189,4 +222,7 @@ def _agreement(claimed: float, score: Score, levels: int) -> str:
         )
     if claimed < score.bits_per_dim:
         return f"{words}: was the claim computed on training images, or the model overfitted?"
-    return f"{words}: was the claim computed before training ended, or in training mode?"
+    return (
+        f"{words}: was the claim computed by a function that fails its check, before training ended, or in "
+        "training mode?"
+    )

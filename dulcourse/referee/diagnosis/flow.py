@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from dulcourse.referee.bitsback import LOG_SCALES, MEANS, log_normal
-from dulcourse.referee.diagnosis.claims import figure, hopeless, judged, unusable
+from dulcourse.referee.diagnosis.claims import figure, hopeless, judged, tolerance, unexplained, unusable
 from dulcourse.referee.flow import SIGMA, Asked
 from dulcourse.referee.frozen import Frozen
 from dulcourse.referee.score import Score
@@ -62,9 +62,11 @@ def explain(
     idle = [] if found or images is None else _idle(images + asked.u, asked)
     if bits is not None and not found and not idle:
         found = hopeless(bits, frozen.levels)
+    consistent = not found and not idle
     if claimed is not None and not found:
         found = [_claim(claimed, score, frozen, bits)]
-    return words + found + idle
+        consistent &= bits is None or abs(claimed - bits) <= tolerance(score)
+    return words + found + idle + (unexplained(score) if consistent else [])
 
 
 def _claim(claimed: float, score: Score, frozen: Frozen, own: float | None) -> str:
@@ -233,11 +235,16 @@ def _spikes(own: Nats, bare: Nats, frozen: Frozen) -> list[str]:
 def _idle(y: Float64[np.ndarray, "n C H W"], asked: Asked) -> list[str]:
     """Entries of z that come in the order of one entry of x in all images, so no other entry moves them."""
     n, D = asked.z0.shape
-    if n < MANY or D < 4:
+    if n < MANY or D < 2:
         return []
     x, z = (_standard_ranks(values) for values in (y.reshape(n, D), asked.z0))
     alone = int((np.abs(z.T @ x).max(axis=1) >= n * ORDERED).sum())
-    if not D / 4 <= alone < D:
+    if alone == D:
+        return [
+            "every entry of z follows from one x alone: no layer looks at the others, and the entries are "
+            "modelled as if they were independent."
+        ]
+    if D < 4 or alone < D / 4:
         return []
     return [
         f"{alone} of the {D} entries of z follow from one x each, whatever the others are: no layer "

@@ -7,13 +7,17 @@ import numpy as np
 from jaxtyping import Float64
 
 from dulcourse.referee.diagnosis.claims import (
+    BOUNDED,
     SOFTMAX,
+    are_bounded,
     are_probabilities,
     figure,
     judged,
     tolerance,
+    unexplained,
     units,
     unusable,
+    worse,
 )
 from dulcourse.referee.diagnosis.terms import LogWeights, divergences, mistakes
 from dulcourse.referee.frozen import FrozenLatents
@@ -21,9 +25,14 @@ from dulcourse.referee.latent import Asked, Images, charge
 from dulcourse.referee.respondent import Respondent, Spec, ask
 from dulcourse.referee.score import Score
 
-__all__ = ["decodes_probabilities", "explain", "log_weights", "other_scales"]
+__all__ = ["decoded", "explain", "log_weights", "other_scales", "weight"]
 
 IMAGES = 256  # that are decoded again
+WIDER = 0.1  # by so much, and narrower, σ is tried
+BETAS = 0.6, 2.6  # the importance-weighted bound has left 2.1; noise is 0.05 to 0.1
+DEAF = 20.0  # a weight that nobody trains with: σ does not hear of log p(x | z)
+AWAY = 1e7  # times what a plain image costs
+MANY = 32  # images, at least, that do not all have one sign by accident
 FEW = 8  # whose answers are looked at
 
 Costs = dict[str, float]
@@ -62,13 +71,40 @@ def other_scales(
     return costs
 
 
-def decodes_probabilities(respondent: Respondent, name: str, frozen: FrozenLatents, asked: Asked) -> bool:
-    """Whether decode has taken the softmax already."""
+def weight(
+    respondent: Respondent,
+    name: str,
+    frozen: FrozenLatents,
+    asked: Asked,
+    images: Images,
+    generator: np.random.Generator,
+) -> float:
+    """The weight β of the KL term at which σ is as wide as it should be:
+
+        d/dc E[−log p(x | μ + cσε)] + β d/dc KL(N(μ, c²σ²) ‖ N(0, I)) = 0   at c = 1
+
+    Training with the ELBO leaves β = 1, and with the importance-weighted bound, whose q is wider, up to 2.
+    NaN where widening does not lower the KL.
+    """
+    some = slice(0, IMAGES)
+    told = asked.log_std[some]
+    noise = generator.standard_normal(told.shape)
+    costs = []
+    for c in (1 - WIDER, 1 + WIDER):
+        wider = Asked(asked.mean[some], told + math.log(c))
+        charged = charge(respondent, name, frozen, wider, images[some], noise, np.arange(len(noise)))
+        costs.append(charged.reconstruction.mean())
+    slope = (np.exp(2 * told) - 1).sum(axis=1).mean() / math.log(2)
+    return float((costs[1] - costs[0]) / (2 * WIDER) / -slope) if slope < 0 else math.nan
+
+
+def decoded(respondent: Respondent, name: str, frozen: FrozenLatents, asked: Asked) -> np.ndarray:
+    """The logits of a few images."""
     z = asked.mean[:FEW]
     answer = ask(
         respondent, f"{name}.decode", {"z": z}, {"logits": Spec((len(z), frozen.levels, *frozen.shape))}
     )
-    return are_probabilities(answer["logits"])
+    return answer["logits"]
 
 
 def log_weights(
@@ -97,13 +133,14 @@ def explain(
     own: float | None = None,
     weights: LogWeights | None = None,
     scales: Costs | None = None,
-    softmax: bool = False,
+    beta: float | None = None,
+    logits: np.ndarray | None = None,
 ) -> list[str]:
     """What the figures say, most useful first: unusable answers, log σ² for log σ, a KL term gone wrong, a
     posterior that tells nothing.
 
     `own` is the model's own log-weight of the images, in bits/dim; `weights` hold some of them one by one,
-    and `scales` come from `other_scales`. `softmax` is true where decode answers probabilities.
+    `scales` come from `other_scales`, `beta` from `weight`, `logits` from `decoded`.
     """
     words = unusable(
         score,
@@ -117,8 +154,17 @@ def explain(
     scale = _scale(scales or {}, own, claimed, frozen.levels)
     if scale:
         return words + scale  # all other figures are of a posterior that was not meant
+    away = _away(score, frozen)
+    if away:
+        return words + away  # of such numbers no figure can be compared with another
     runaway, collapse = _runaway(score, frozen), _collapse(score, frozen)
-    words += runaway + [f"decode returns {SOFTMAX}"] * softmax
+    words += runaway
+    if logits is not None:
+        words += [f"decode returns {SOFTMAX}"] * are_probabilities(logits)
+        words += [f"decode returns {BOUNDED}"] * are_bounded(logits)
+    words += _one_sided(asked)
+    if worse(score) and not words and not collapse and beta is not None:
+        words += _weighted(beta)
     # The parts are not capped, so they explain what the model says of itself even where the score is.
     measured, near = score.parts["kl"] + score.parts["reconstruction"], tolerance(score)
     sure = not runaway and not collapse and score.parts["reconstruction"] > math.log2(frozen.levels)
@@ -131,9 +177,53 @@ def explain(
         claimed = None
     if disagrees:
         words.append(_log_weight(own, measured, near, frozen, weights))
+    consistent = not words and not collapse and (claimed is None or abs(claimed - measured) <= near)
     if claimed is not None and not (disagrees and abs(claimed - own) <= near):
         words.append(_claim(claimed, measured, score, frozen, asked))
-    return words + collapse
+    return words + collapse + (unexplained(score) if consistent else [])
+
+
+def _away(score: Score, frozen: FrozenLatents) -> list[str]:
+    kl, plain = score.parts["kl"], math.log2(frozen.levels)
+    if kl <= AWAY * plain:
+        return []
+    return [
+        f"z alone costs {figure(kl)} bits/dim, where an image written out plainly costs {plain:.4g}: "
+        "training has run away. Is the loss *minus* the bound, with the KL term in it, and does the gradient "
+        "of either term reach both mean and log_std?"
+    ]
+
+
+def _one_sided(asked: Asked) -> list[str]:
+    """Outputs of encode that only ever have one sign, of many images."""
+    if len(asked.mean) < MANY:
+        return []
+    words = []
+    if (asked.mean >= 0).all() and asked.mean.any():
+        words.append(
+            "mean of encode is never negative: is there a relu at its end? z of N(0, I) has both signs."
+        )
+    if (asked.log_std >= 0).all() and asked.log_std.any():
+        words.append(
+            "log_std of encode is never negative, so σ is 1 or more, as wide as the prior: return log σ "
+            "itself, without a relu or softplus, and not σ."
+        )
+    return words
+
+
+def _weighted(beta: float) -> list[str]:
+    low, high = BETAS
+    if low <= beta <= high or math.isnan(beta):
+        return []
+    if abs(beta) > DEAF:
+        return [
+            "a wider or narrower σ would change log p(x | z) far more than the KL term, and training left it "
+            "so: does the gradient of log p(x | z) reach log_std (detach?), and can log_std be negative?"
+        ]
+    return [
+        f"σ is as wide as after training with the KL term weighted by β = {beta:.2g}: it must be 1 when "
+        "training ends, summed like log p(x | z), with a gradient through all of it."
+    ]
 
 
 def _log_weight(
