@@ -782,7 +782,7 @@ def test_where_widening_brings_z_no_nearer_to_the_prior_there_is_no_weight(drawn
     [
         (0.2, "weighted by β = 0.2"),
         (4.0, "weighted by β = 4"),
-        (1e3, "does the gradient of log p(x | z) reach log_std"),
+        (1e3, "weighted by β = 1e+03"),
         (1.0, "figures agree with each other"),
         (2.0, "figures agree with each other"),  # as the importance-weighted bound leaves it
         (math.nan, "figures agree with each other"),
@@ -828,6 +828,8 @@ def test_scales_that_are_never_small_are_named(drawn):
     found = of_latent(Coder(), drawn)[1]
     wide = latent.Asked(asked.mean, np.abs(asked.log_std))
     assert "log_std of encode is never negative" in explain(found, frozen=frozen, asked=wide)[0]
+    one = latent.Asked(asked.mean, 0.001 * asked.log_std)
+    assert "does the gradient of log p(x | z) reach log_std" in explain(found, frozen=frozen, asked=one)[0]
     few = latent.Asked(wide.mean[:20], wide.log_std[:20])
     assert explain(found, frozen=frozen, asked=few) == []
 

@@ -30,7 +30,8 @@ __all__ = ["decoded", "explain", "log_weights", "other_scales", "weight"]
 IMAGES = 256  # that are decoded again
 WIDER = 0.1  # by so much, and narrower, σ is tried
 BETAS = 0.6, 2.6  # the importance-weighted bound has left 2.1; noise is 0.05 to 0.1
-DEAF = 20.0  # a weight that nobody trains with: σ does not hear of log p(x | z)
+UNSURE, LEAST = 0.3, 0.3  # of β, or of this where β is less, that its standard error may be
+DEAF = 0.02  # log σ that has not left 0, the prior's, while mean has
 AWAY = 1e7  # times what a plain image costs
 MANY = 32  # images, at least, that do not all have one sign by accident
 FEW = 8  # whose answers are looked at
@@ -84,7 +85,7 @@ def weight(
         d/dc E[−log p(x | μ + cσε)] + β d/dc KL(N(μ, c²σ²) ‖ N(0, I)) = 0   at c = 1
 
     Training with the ELBO leaves β = 1, and with the importance-weighted bound, whose q is wider, up to 2.
-    NaN where widening does not lower the KL.
+    NaN where widening does not lower the KL, or where a few images decide.
     """
     some = slice(0, IMAGES)
     told = asked.log_std[some]
@@ -93,9 +94,14 @@ def weight(
     for c in (1 - WIDER, 1 + WIDER):
         wider = Asked(asked.mean[some], told + math.log(c))
         charged = charge(respondent, name, frozen, wider, images[some], noise, np.arange(len(noise)))
-        costs.append(charged.reconstruction.mean())
-    slope = (np.exp(2 * told) - 1).sum(axis=1).mean() / math.log(2)
-    return float((costs[1] - costs[0]) / (2 * WIDER) / -slope) if slope < 0 else math.nan
+        costs.append(charged.reconstruction)
+    dearer = (costs[1] - costs[0]) / (2 * WIDER)
+    nearer = -(np.exp(2 * told) - 1).sum(axis=1) / math.log(2)
+    if nearer.mean() <= 0:
+        return math.nan
+    beta = dearer.mean() / nearer.mean()
+    error = (dearer - beta * nearer).std() / math.sqrt(len(noise)) / nearer.mean()
+    return float(beta) if error <= UNSURE * max(abs(beta), LEAST) else math.nan
 
 
 def decoded(respondent: Respondent, name: str, frozen: FrozenLatents, asked: Asked) -> np.ndarray:
@@ -162,14 +168,14 @@ def explain(
     if logits is not None:
         words += [f"decode returns {SOFTMAX}"] * are_probabilities(logits)
         words += [f"decode returns {BOUNDED}"] * are_bounded(logits)
-    words += _one_sided(asked)
-    if worse(score) and not words and not collapse and beta is not None:
-        words += _weighted(beta)
     # The parts are not capped, so they explain what the model says of itself even where the score is.
     measured, near = score.parts["kl"] + score.parts["reconstruction"], tolerance(score)
     sure = not runaway and not collapse and score.parts["reconstruction"] > math.log2(frozen.levels)
     if sure:
         words.append(_SURE.format(score.parts["reconstruction"], math.log2(frozen.levels)))
+    words += _one_sided(asked) if not sure and not collapse else []
+    if worse(score) and not words and not collapse and beta is not None:
+        words += _weighted(beta)
     # What a pixel is charged has a bound, what a model says of itself has none.
     bounded = sure and own is not None and own > measured
     disagrees = own is not None and abs(own - measured) > near and not bounded
@@ -195,7 +201,7 @@ def _away(score: Score, frozen: FrozenLatents) -> list[str]:
 
 
 def _one_sided(asked: Asked) -> list[str]:
-    """Outputs of encode that only ever have one sign, of many images."""
+    """Outputs of encode that only ever have one sign, or one value, of many images."""
     if len(asked.mean) < MANY:
         return []
     words = []
@@ -203,6 +209,12 @@ def _one_sided(asked: Asked) -> list[str]:
         words.append(
             "mean of encode is never negative: is there a relu at its end? z of N(0, I) has both signs."
         )
+    if np.abs(asked.log_std).max() <= DEAF and np.abs(asked.mean).max() > 0.5:
+        return [
+            *words,
+            "σ is 1 for every image, though mean tells them apart: does the gradient of log p(x | z) reach "
+            "log_std, or is it detached?",
+        ]
     if (asked.log_std >= 0).all() and asked.log_std.any():
         words.append(
             "log_std of encode is never negative, so σ is 1 or more, as wide as the prior: return log σ "
@@ -215,11 +227,6 @@ def _weighted(beta: float) -> list[str]:
     low, high = BETAS
     if low <= beta <= high or math.isnan(beta):
         return []
-    if abs(beta) > DEAF:
-        return [
-            "a wider or narrower σ would change log p(x | z) far more than the KL term, and training left it "
-            "so: does the gradient of log p(x | z) reach log_std (detach?), and can log_std be negative?"
-        ]
     return [
         f"σ is as wide as after training with the KL term weighted by β = {beta:.2g}: it must be 1 when "
         "training ends, summed like log p(x | z), with a gradient through all of it."
