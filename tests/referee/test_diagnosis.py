@@ -307,12 +307,20 @@ def test_what_is_worse_than_the_reference_and_consistent_is_told_where_to_look()
     assert len(leak) == 1
 
 
-def test_rows_and_columns_that_are_exchanged_are_told_apart():
-    """Each output sees what comes before it in the transposed image."""
-    columns = np.arange(9).reshape(3, 3).T.reshape(-1)
-    mask = past(torch.from_numpy(np.argsort(columns)))
+@pytest.mark.parametrize("which", ["what goes in", "all"])
+def test_rows_and_columns_that_are_exchanged_are_told(which):
+    turned = np.arange(9).reshape(3, 3).T.reshape(-1)
+    mask = past(torch.arange(9))[:, turned]
+    mask = mask[turned] if which == "all" else mask
     (words,) = explain(scored(), frozen=raster(SHAPE, 3), matrix=mask)
     assert "rows and columns are exchanged" in words
+
+
+def test_a_row_that_does_not_see_its_own_past_is_told():
+    row = np.arange(16) // 4
+    mask = past(torch.arange(16)) & (row[:, None] != row[None, :])
+    (words,) = explain(scored(), frozen=raster((1, 4, 4), 3), matrix=mask)
+    assert "They lie in the output's own row: look at what the horizontal stack is given" in words
 
 
 @pytest.mark.parametrize("logits", ["tanh", "free"])

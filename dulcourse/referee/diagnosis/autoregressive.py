@@ -127,10 +127,10 @@ def _leak_hint(matrix: Matrix, frozen: FrozenOrder) -> str:
         )
     if matrix.all():
         return "every output sees every input: is any mask applied?"
-    if frozen.shape[1] > 1 and forbidden(matrix, _by_columns(frozen)) is None:
+    if _transposed(matrix, frozen):
         return (
-            "rows and columns are exchanged, every output sees what comes before it column by column: bring "
-            "the levels to axis 1 by movedim, which keeps the others in their order."
+            "rows and columns are exchanged: every output sees what comes before it in the transposed image; "
+            "bring the levels to axis 1 by movedim, which keeps the others in their order."
         )
     return (
         "look at the mask, or at padding and shifts, of the layer that first lets it through, in the model's "
@@ -138,10 +138,14 @@ def _leak_hint(matrix: Matrix, frozen: FrozenOrder) -> str:
     )
 
 
-def _by_columns(frozen: FrozenOrder) -> np.ndarray:
-    """The order in which the first column comes first, then the second."""
+def _transposed(matrix: Matrix, frozen: FrozenOrder) -> bool:
+    """Whether nothing is forbidden any more when the images that went in, or all images, are transposed."""
     channels, height, width = frozen.shape
-    return np.arange(frozen.dims).reshape(channels, height, width).transpose(2, 1, 0).reshape(-1)
+    if height != width or height == 1:
+        return False
+    turned = np.arange(frozen.dims).reshape(channels, height, width).swapaxes(1, 2).reshape(-1)
+    readings = matrix[:, turned], matrix[turned][:, turned]
+    return any(forbidden(reading, frozen.order, frozen.group) is None for reading in readings)
 
 
 def _mixed(matrix: Matrix, frozen: FrozenOrder) -> bool:
@@ -202,6 +206,11 @@ def _blind_hint(unseen: list[tuple[int, int]], frozen: FrozenOrder, few: bool) -
         return (
             "All of them are earlier channels of the output's own pixel: the channel order; G may see R, and "
             "B may see R and G, in every layer."
+        )
+    if (inputs[1] == outputs[1]).mean() > MOST:
+        return (
+            "They lie in the output's own row: look at what the horizontal stack is given, and whether the "
+            "output reads it."
         )
     if _all_above(unseen, frozen):
         return (

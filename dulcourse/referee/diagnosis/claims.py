@@ -111,7 +111,7 @@ def hopeless(bits: float, levels: int) -> list[str]:
         return []
     return [
         f"{figure(bits)} bits/dim are more than the {math.log2(levels):.4g} of a uniform guess: is −log p(x) "
-        "what training makes small (and not log p(x)), and of the data as they come?"
+        "what training makes small (and not log p(x)), and do its parameters start where the data are?"
     ]
 
 

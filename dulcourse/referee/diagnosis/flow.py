@@ -194,7 +194,7 @@ def _inverse(score: Score, asked: Asked, wrong_log_det: bool) -> list[str]:
     if wrong_log_det:
         words += " (a layer whose network sees what it is to transform breaks its inverse and its log_det)"
     elif miss <= 1000:
-        words += " (an inverse by bisection may need more steps)"
+        words += " (if it is by bisection, it may need more steps)"
     return [f"{words}."]
 
 
