@@ -113,7 +113,7 @@ class Benchmark:
         count = len(receipt["seeds"])
         return (
             f"Measured on {receipt['date']} with python -m benchmarks.{self.name}: {count} "
-            f"split{'s' * (count > 1)}, {receipt['seconds']:g} CPU-seconds of training each; "
+            f"split{'s' * (count > 1)}, at most {receipt['seconds']:g} CPU-seconds of training each; "
             f"torch {receipt['torch']}, Python {receipt['python']}, {receipt['machine']}, "
             "library"
         )

@@ -8,7 +8,7 @@ from dulcourse.training import cosine
 
 __all__ = ["ROWS"]
 
-MADE_OPTIONS = {"lr": 2e-3, "evaluate_every": 50, "patience": 20}
+MADE_OPTIONS = {"lr": 2e-3, "evaluate_every": 50, "patience": 20, "steps": 10_000}  # it stops long before
 # With one-hot symbols the same networks memorise: 1.97 on validation, after 200 steps.
 SMOOTH = {"inputs": 1, "cosines": 8, "dropout": 0.2}
 # Small batches, so more and noisier steps, and weights that shrink: 0.014 better on the validation sets of
@@ -33,7 +33,10 @@ ROWS = {
     ),
     "PixelCNN": Row(
         by_gradient(
-            lambda g: PixelCNN(SHAPE, LEVELS, 64, 5, **SMOOTH, generator=g), batch_size=16, **PIXELCNN_OPTIONS
+            lambda g: PixelCNN(SHAPE, LEVELS, 64, 5, **SMOOTH, generator=g),
+            steps=2500,
+            batch_size=16,
+            **PIXELCNN_OPTIONS,
         ),
         peer="PixelCNN (pytorch-generative)",
         peer_bits=1.843,
@@ -42,6 +45,7 @@ ROWS = {
     "Gated PixelCNN": Row(
         by_gradient(
             lambda g: GatedPixelCNN(SHAPE, LEVELS, 32, 4, **SMOOTH, generator=g),
+            steps=1100,
             batch_size=32,
             **PIXELCNN_OPTIONS,
         ),

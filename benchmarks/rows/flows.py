@@ -23,6 +23,7 @@ ROWS = {
                 before=to_reals(LEVELS, margin=0.003),
                 generator=g,
             ),
+            steps=3000,
             lr=2e-3,
             weight_decay=0.3,
             **OPTIONS,
@@ -35,6 +36,7 @@ ROWS = {
     "RealNVP": Row(
         by_gradient(
             lambda g: RealNVP(SHAPE, LEVELS, scales=1, width=24, blocks=1, generator=g),
+            steps=1500,
             lr=4e-3,
             batch_size=32,
             **OPTIONS,

@@ -15,6 +15,7 @@ ROWS = {
     "VAE": Row(
         by_gradient(
             lambda g: ConvVAE(SHAPE, LEVELS, 16, 16, cosines=8, dropout=0.1, generator=g),
+            steps=3500,
             loss=negative_elbo,
             lr=4e-3,
             schedule=cosine,

@@ -40,12 +40,16 @@ class Row:
     also: Mapping[str, Bound] = field(default_factory=dict)
 
 
-def by_gradient(build: Callable[[torch.Generator], nn.Module], **options) -> Train:
-    """Train `build(generator)` with `fit(…, **options)` until its time is spent."""
+def by_gradient(build: Callable[[torch.Generator], nn.Module], *, steps: int, **options) -> Train:
+    """Train `build(generator)` with `fit(…, **options)` until its steps are done or its time is spent.
+
+    The rows have the steps that a slow machine does in 60 CPU-seconds, or nearly: so quicker ones get the
+    same figures. Three times as many make PixelCNN and MAF memorise, and the Gated PixelCNN 0.02 better.
+    """
 
     def train(data: Dataset, validation: Dataset, generator: torch.Generator, seconds: float):
         model = build(generator)
-        spent = {"steps": 10**9, "max_seconds": seconds, "clock": time.process_time, "progress": False}
+        spent = {"steps": steps, "max_seconds": seconds, "clock": time.process_time, "progress": False}
         return model, fit(model, data, validation, generator=generator, **spent, **options)
 
     return train
