@@ -192,6 +192,7 @@ def claim(name: str, model: nn.Module, images: data.Dataset) -> None:
     handin.claim(name, bits)
 
 
+histogram = None  # in case the next line fails
 histogram = handin.trained("histogram", build_histogram, train_histogram, example=numbers["validation"].x[:8])
 if histogram is not None:
     claim("histogram", histogram, numbers["validation"])
@@ -335,6 +336,7 @@ def train_mixture(model: Mixture, examples: data.Dataset) -> "training.History":
 
 
 # %% nbgrader={"grade": true, "grade_id": "mixture-graded", "locked": true, "points": 25, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "mixture"}
+mixture = None  # in case the next line fails
 mixture = handin.trained(
     "mixture",
     build_mixture,
@@ -519,6 +521,7 @@ if pictures:
     display(plotting.show_images(glyphs["train"].x[:16], levels=4))
 
 # %% nbgrader={"grade": true, "grade_id": "made-graded", "locked": true, "points": 45, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "made"}
+made = None  # in case the next line fails
 made = handin.trained("made", build_made, train_made, example=glyphs["validation"].x[:8])
 if made is not None:
     claim("made", made, glyphs["validation"])
@@ -774,6 +777,7 @@ def train_gated(model: GatedPixelCNN) -> "training.History":
 
 
 # %% nbgrader={"grade": true, "grade_id": "gated-graded", "locked": true, "points": 30, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "gated"}
+gated = None  # in case the next line fails
 gated = handin.trained(
     "gated",
     build_gated,

@@ -309,6 +309,7 @@ numbers = {split: data.load("toy1d", split) for split in ("train", "validation")
 print({split: tuple(part.x.shape) for split, part in numbers.items()})
 
 # %% nbgrader={"grade": true, "grade_id": "cdf-graded", "locked": true, "points": 24, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "cdf_flow"}
+cdf_flow = None  # in case the next line fails
 cdf_flow = handin.trained("cdf_flow", build_cdf_flow, train_cdf_flow, example=numbers["validation"].x[:8])
 if cdf_flow is not None:
     claim("cdf_flow", cdf_flow, numbers["validation"])
@@ -484,6 +485,7 @@ moons = {split: data.load("toy2d", split, kind="moons", levels=64) for split in 
 print({split: tuple(part.x.shape) for split, part in moons.items()})
 
 # %% nbgrader={"grade": true, "grade_id": "plane-graded", "locked": true, "points": 22, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "plane"}
+plane = None  # in case the next line fails
 plane = handin.trained("plane", build_plane, train_plane, example=moons["validation"].x[:8])
 if plane is not None:
     claim("plane", plane, moons["validation"])
@@ -872,6 +874,7 @@ if pictures:
     display(plotting.show_images(glyphs["train"].x[:16], levels=4))
 
 # %% nbgrader={"grade": true, "grade_id": "realnvp-graded", "locked": true, "points": 26, "schema_version": 3, "solution": false, "task": false} dulcourse={"problem": "realnvp"}
+realnvp = None  # in case the next line fails
 realnvp = handin.trained("realnvp", build_realnvp, train_realnvp, example=glyphs["validation"].x[:8])
 if realnvp is not None:
     claim("realnvp", realnvp, glyphs["validation"])

@@ -157,7 +157,7 @@ def test_a_table_shows_rows_and_receipt(results):
         assert text.count("2 splits, at most 60 CPU-seconds of training each; torch 2.13.0") == 1
         assert "python -m benchmarks.toy" in text
         assert "library abc" in text
-        assert "benchmarks.toy: 1 split, 60" in text
+        assert "benchmarks.toy: 1 split, at most 60" in text
         assert "library def" in text
 
 

@@ -842,3 +842,5 @@ def test_a_training_that_ran_away_is_told_of_and_nothing_else(drawn):
 
     (only,) = of_latent(Away(), drawn, claimed=1e12)[0].words
     assert "training has run away. Is the loss *minus* the bound" in only
+    first, second = of_latent(Away(), drawn, claimed=-1e12)[0].words
+    assert (first, "a code length is never negative" in second) == (only, True)

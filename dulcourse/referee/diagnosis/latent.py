@@ -161,8 +161,9 @@ def explain(
     if scale:
         return words + scale  # all other figures are of a posterior that was not meant
     away = _away(score, frozen)
-    if away:
-        return words + away  # of such numbers no figure can be compared with another
+    if away:  # of such numbers no figure can be compared with another
+        negative = claimed is not None and claimed < 0
+        return words + away + [_NEGATIVE.format(claimed)] * negative
     runaway, collapse = _runaway(score, frozen), _collapse(score, frozen)
     words += runaway
     if logits is not None:
