@@ -60,13 +60,12 @@ def explain(
         found += _shrunk(asked) if not found else []
         found += _spikes(own, bare, frozen) if own is not None and bare is not None and not found else []
     idle = [] if found or images is None else _idle(images + asked.u, asked)
-    if bits is not None and not found and not idle:
-        found = hopeless(bits, frozen.levels)
-    consistent = not found and not idle
+    lost = hopeless(bits, frozen.levels) if bits is not None and not found and not idle else []
+    consistent = not found and not idle and not lost
     if claimed is not None and not found:
         found = [_claim(claimed, score, frozen, bits)]
         consistent &= bits is None or abs(claimed - bits) <= tolerance(score)
-    return words + found + idle + (unexplained(score) if consistent else [])
+    return words + lost + found + idle + (unexplained(score) if consistent else [])
 
 
 def _claim(claimed: float, score: Score, frozen: Frozen, own: float | None) -> str:
