@@ -31,7 +31,7 @@ IMAGES = 256  # that are decoded again
 WIDER = 0.1  # by so much, and narrower, σ is tried
 BETAS = 0.6, 2.6  # the importance-weighted bound has left 2.1; noise is 0.05 to 0.1
 UNSURE, LEAST = 0.3, 0.3  # of β, or of this where β is less, that its standard error may be
-DEAF = 0.02  # log σ that has not left 0, the prior's, while mean has
+DEAF, ALIVE = 0.05, 0.3  # log σ that has not left 0, the prior's, beside a mean that has
 AWAY = 1e7  # times what a plain image costs
 MANY = 32  # images, at least, that do not all have one sign by accident
 FEW = 8  # whose answers are looked at
@@ -210,16 +210,15 @@ def _one_sided(asked: Asked) -> list[str]:
         words.append(
             "mean of encode is never negative: is there a relu at its end? z of N(0, I) has both signs."
         )
-    if np.abs(asked.log_std).max() <= DEAF and np.abs(asked.mean).max() > 0.5:
-        return [
-            *words,
-            "σ is 1 for every image, though mean tells them apart: does the gradient of log p(x | z) reach "
-            "log_std, or is it detached?",
-        ]
     if (asked.log_std >= 0).all() and asked.log_std.any():
         words.append(
             "log_std of encode is never negative, so σ is 1 or more, as wide as the prior: return log σ "
             "itself, without a relu or softplus, and not σ."
+        )
+    elif np.quantile(np.abs(asked.log_std), 0.99) <= DEAF and np.abs(asked.mean).mean() > ALIVE:
+        words.append(
+            "σ is 1 for every image, though mean tells them apart: does the gradient of log p(x | z) reach "
+            "log_std, or is it detached?"
         )
     return words
 
