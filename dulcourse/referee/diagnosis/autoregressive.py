@@ -103,7 +103,8 @@ def _leak_hint(matrix: Matrix, frozen: FrozenOrder) -> str:
     later = matrix & ~past(frozen.order, frozen.group)
     if not (later & ~np.eye(D, dtype=bool)).any():
         return (
-            "every output sees its own input and nothing later: one layer must be strict, compare > with >=."
+            "every output sees its own input and nothing later: one layer must be strict, compare > with >= "
+            "(or shift its input by one, where there is no mask)."
         )
     if not (later & ~_same_pixel(frozen)).any():
         return (
@@ -134,7 +135,7 @@ def _leak_hint(matrix: Matrix, frozen: FrozenOrder) -> str:
         )
     return (
         "look at the mask, or at padding and shifts, of the layer that first lets it through, in the model's "
-        "own order."
+        "own order (or is what goes in brought into shape by reshape, where movedim is meant?)."
     )
 
 

@@ -12,6 +12,7 @@ from dulcourse.referee.diagnosis.claims import (
     are_bounded,
     are_probabilities,
     figure,
+    hopeless,
     judged,
     tolerance,
     unexplained,
@@ -30,7 +31,6 @@ __all__ = ["decoded", "explain", "log_weights", "other_scales", "weight"]
 IMAGES = 256  # that are decoded again
 WIDER = 0.1  # by so much, and narrower, σ is tried
 BETAS = 0.6, 2.6  # the importance-weighted bound has left 2.1; noise is 0.05 to 0.1
-UNSURE, LEAST = 0.3, 0.3  # of β, or of this where β is less, that its standard error may be
 DEAF, ALIVE = 0.05, 0.3  # log σ that has not left 0, the prior's, beside a mean that has
 AWAY = 1e7  # times what a plain image costs
 MANY = 32  # images, at least, that do not all have one sign by accident
@@ -79,13 +79,13 @@ def weight(
     asked: Asked,
     images: Images,
     generator: np.random.Generator,
-) -> float:
-    """The weight β of the KL term at which σ is as wide as it should be:
+) -> tuple[float, float]:
+    """The weight β of the KL term at which σ is as wide as it should be, and its standard error:
 
         d/dc E[−log p(x | μ + cσε)] + β d/dc KL(N(μ, c²σ²) ‖ N(0, I)) = 0   at c = 1
 
     Training with the ELBO leaves β = 1, and with the importance-weighted bound, whose q is wider, up to 2.
-    NaN where widening does not lower the KL, or where a few images decide.
+    NaN where widening does not lower the KL.
     """
     some = slice(0, IMAGES)
     told = asked.log_std[some]
@@ -98,10 +98,10 @@ def weight(
     dearer = (costs[1] - costs[0]) / (2 * WIDER)
     nearer = -(np.exp(2 * told) - 1).sum(axis=1) / math.log(2)
     if nearer.mean() <= 0:
-        return math.nan
+        return math.nan, math.nan
     beta = dearer.mean() / nearer.mean()
     error = (dearer - beta * nearer).std() / math.sqrt(len(noise)) / nearer.mean()
-    return float(beta) if error <= UNSURE * max(abs(beta), LEAST) else math.nan
+    return float(beta), float(error)
 
 
 def decoded(respondent: Respondent, name: str, frozen: FrozenLatents, asked: Asked) -> np.ndarray:
@@ -139,7 +139,7 @@ def explain(
     own: float | None = None,
     weights: LogWeights | None = None,
     scales: Costs | None = None,
-    beta: float | None = None,
+    beta: tuple[float, float] | None = None,
     logits: np.ndarray | None = None,
 ) -> list[str]:
     """What the figures say, most useful first: unusable answers, log σ² for log σ, a KL term gone wrong, a
@@ -175,8 +175,6 @@ def explain(
     if sure:
         words.append(_SURE.format(score.parts["reconstruction"], math.log2(frozen.levels)))
     words += _one_sided(asked) if not sure and not collapse else []
-    if worse(score) and not words and not collapse and beta is not None:
-        words += _weighted(beta)
     # What a pixel is charged has a bound, what a model says of itself has none.
     bounded = sure and own is not None and own > measured
     disagrees = own is not None and abs(own - measured) > near and not bounded
@@ -184,6 +182,9 @@ def explain(
         claimed = None
     if disagrees:
         words.append(_log_weight(own, measured, near, frozen, weights))
+    if worse(score) and not words and not collapse and beta is not None:
+        words += _weighted(*beta)
+    words += hopeless(measured, frozen.levels) if not words and not collapse else []
     consistent = not words and not collapse and (claimed is None or abs(claimed - measured) <= near)
     if claimed is not None and not (disagrees and abs(claimed - own) <= near):
         words.append(_claim(claimed, measured, score, frozen, asked))
@@ -223,9 +224,9 @@ def _one_sided(asked: Asked) -> list[str]:
     return words
 
 
-def _weighted(beta: float) -> list[str]:
+def _weighted(beta: float, error: float) -> list[str]:
     low, high = BETAS
-    if low <= beta <= high or math.isnan(beta):
+    if not (beta + 2 * error < low or beta - 2 * error > high):
         return []
     return [
         f"σ is as wide as after training with the KL term weighted by β = {beta:.2g}: it must be 1 when "
