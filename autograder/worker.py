@@ -11,6 +11,7 @@ order:
     →  ready                                       the library answered; from here on all is the submission's
     ←  run: parameters, until; the notebook
     →  cell: index | checkpoint: name | done: index, error, text, withheld; images        for each cell
+       (of a replay nothing is told: the kernel goes through all cells by itself)
     →  end: claim, reason
     ←  questions, relayed to the kernel, whose answers are relayed back
 
