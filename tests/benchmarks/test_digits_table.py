@@ -37,9 +37,8 @@ def test_every_row_reaches_its_target_and_none_is_too_good_to_be_true(results):
     for name, result in results.items():
         bits = [split["test"] for split in result["splits"]]
         assert [split["seed"] for split in result["splits"]] == result["receipt"]["seeds"] == [0, 1, 2, 3, 4]
+        assert min(bits) > 1.80, f"{name}: below the limit of this data set, so a leak"
         for split in result["splits"]:
-            # The limit of this data set: below it is a leak, or else the referee charges the same.
-            assert split["test"] > 1.80 or "charged" in split, f"{name}: too good to be true"
             assert split.get("charged", split["test"]) == pytest.approx(split["test"], abs=1e-3)
         if ROWS[name].target is not None:
             assert statistics.mean(bits) <= ROWS[name].target

@@ -211,7 +211,7 @@ EXPECTED: dict[str, Expected] = {
     "averages-kl": Expected(
         V.graded,
         {"vae": (6, 13.5)},
-        words=("averaged over the 8 latents", "weighted by β = 0.1"),
+        words=("averaged over the 8 latents", "weighted by β = 0."),
         because="trained so, a model says too much in z; how much too much depends on training and machine",
     ),
     "adds-kl": Expected(
